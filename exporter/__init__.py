@@ -1,0 +1,3 @@
+"""rayslurm: Ray clusters as Slurm jobs, and what they cost, as Prometheus metrics."""
+
+__version__ = "0.1.0.dev0"
