@@ -3,17 +3,17 @@
 ```
 RayslurmError
 ├── ConfigError            rayslurm.yaml or a spec is wrong; says file, line, key and cure     exit 2
-├── InputError             a text is not what it was said to be (ParseRefused)                 exit 3
+├── InputError             a text is not what it was said to be                 exit 3
 ├── RefusedError           allowed by nobody: budget, policy, closed site                      exit 4
-│   └── BudgetExhausted    this hour's commands for the site are used up
+│   └── BudgetExhaustedError    this hour's commands for the site are used up
 ├── StoreError             the store cannot be opened, is held by another, or is newer
 │   └── OwnerError         another process owns the sites
 └── SiteError              talking to the site failed; nothing is known about what it did
-    ├── ConnectFailed      no session: refused, unreachable, or no answer in time
-    │   ├── AuthFailed     the site did not accept the key, certificate or agent
-    │   └── HostKeyRefused the host key is not the pinned one
-    ├── DeadlineExceeded   the command was sent; its answer did not come in time
-    └── CommandFailed      the command answered with a non-zero exit status
+    ├── ConnectError      no session: refused, unreachable, or no answer in time
+    │   ├── AuthError     the site did not accept the key, certificate or agent
+    │   └── HostKeyError the host key is not the pinned one
+    ├── DeadlineError   the command was sent; its answer did not come in time
+    └── CommandError      the command answered with a non-zero exit status
 ```
 
 `exit_code` is what the command line ends with when the error reaches it.
@@ -46,7 +46,7 @@ class RefusedError(RayslurmError):
     exit_code = 4
 
 
-class BudgetExhausted(RefusedError):
+class BudgetExhaustedError(RefusedError):
     """This hour's commands for the site are used up."""
 
 
@@ -62,23 +62,23 @@ class SiteError(RayslurmError):
     """Talking to the site failed."""
 
 
-class ConnectFailed(SiteError):
+class ConnectError(SiteError):
     """No session with the site: refused, unreachable, or no answer in time. Nothing was sent."""
 
 
-class AuthFailed(ConnectFailed):
+class AuthError(ConnectError):
     """The site accepted neither key, certificate nor agent."""
 
 
-class HostKeyRefused(ConnectFailed):
+class HostKeyError(ConnectError):
     """The site's host key is not the pinned one."""
 
 
-class DeadlineExceeded(SiteError):
+class DeadlineError(SiteError):
     """The command was sent and its answer did not come in time: whether it was carried out is not known."""
 
 
-class CommandFailed(SiteError):
+class CommandError(SiteError):
     """The site answered with a non-zero exit status.
 
     Attributes:
