@@ -2,18 +2,19 @@
 
 ```
 RayslurmError
-├── ConfigError            rayslurm.yaml or a spec is wrong; says file, line, key and cure     exit 2
-├── InputError             a text is not what it was said to be                 exit 3
-├── RefusedError           allowed by nobody: budget, policy, closed site                      exit 4
-│   └── BudgetExhaustedError    this hour's commands for the site are used up
-├── StoreError             the store cannot be opened, is held by another, or is newer
-│   └── OwnerError         another process owns the sites
-└── SiteError              talking to the site failed; nothing is known about what it did
-    ├── ConnectError      no session: refused, unreachable, or no answer in time
-    │   ├── AuthError     the site did not accept the key, certificate or agent
-    │   └── HostKeyError the host key is not the pinned one
-    ├── DeadlineError   the command was sent; its answer did not come in time
-    └── CommandError      the command answered with a non-zero exit status
+├── ConfigError                rayslurm.yaml or a spec is wrong; says file, line, key and cure   exit 2
+├── InputError                 a text is not what it was said to be                              exit 3
+├── RefusedError               not allowed: budget, policy, closed site                          exit 4
+│   └── BudgetExhaustedError   this hour's commands for the site are used up
+├── StoreError                 the store cannot be opened, read or written
+│   └── OwnerError             another process owns the sites
+└── SiteError                  talking to the site failed
+    ├── ConnectError           no session: refused, unreachable, or no answer in time; nothing was sent
+    │   ├── AuthError          the site did not accept the key, certificate or agent
+    │   └── HostKeyError       the host key is not the pinned one
+    ├── DeadlineError          sent, but not answered in time: whether it was carried out is not known
+    ├── SessionLostError       sent, but the session broke before the answer: as above
+    └── CommandError           the command answered with a non-zero exit status
 ```
 
 `exit_code` is what the command line ends with when the error reaches it.
@@ -76,6 +77,10 @@ class HostKeyError(ConnectError):
 
 class DeadlineError(SiteError):
     """The command was sent and its answer did not come in time: whether it was carried out is not known."""
+
+
+class SessionLostError(SiteError):
+    """The session broke after the command was sent: whether it was carried out is not known."""
 
 
 class CommandError(SiteError):

@@ -1,0 +1,180 @@
+"""YAML files that people write, read into pydantic models with errors that say where and what to write instead."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from exporter.errors import ConfigError
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+Location = tuple[int | str, ...]
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_CLOCK = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d{1,4}):(?P<minutes>[0-5]\d):(?P<seconds>[0-5]\d)")
+
+
+class FileModel(BaseModel):
+    """A part of a file that a person writes: unknown keys are errors, values don't change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def parse_duration(value: object) -> float:
+    """Reads a length of time: seconds as a number, `90s`, `15m`, `24h`, `7d`, or Slurm's `D-HH:MM:SS`.
+
+    Returns:
+        Seconds.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
+        return float(value)
+    if isinstance(value, str):
+        text = value.strip()
+        if match := re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", text):
+            return float(match[1]) * _UNITS[match[2]]
+        if match := _CLOCK.fullmatch(text):
+            parts = {name: int(number or 0) for name, number in match.groupdict().items()}
+            return float(parts["days"] * 86400 + parts["hours"] * 3600 + parts["minutes"] * 60 + parts["seconds"])
+    raise ValueError('write a length of time such as 90s, 15m, 24h, 7d or "02:00:00" (in quotes)')
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration)]
+"""A field that holds seconds and is written as `parse_duration` reads it."""
+
+
+def load_model(path: Path, model: type[ModelT]) -> ModelT:
+    """Reads a YAML file into a model.
+
+    Args:
+        path: the file.
+        model: what its top level is.
+
+    Raises:
+        ConfigError: the file cannot be read, is not YAML, or does not fit the model. Every fault is told, each with
+            file, line, key and what to write instead.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    return load_model_text(text, model, name=str(path))
+
+
+def load_model_text(text: str, model: type[ModelT], *, name: str) -> ModelT:
+    """Reads YAML text into a model; see `load_model`.
+
+    Args:
+        text: the YAML.
+        model: what its top level is.
+        name: what errors call the text.
+    """
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        _refuse_duplicate_keys(root, name)
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{name}:{mark.line + 1}" if mark else name
+        raise ConfigError(f"{where}: not YAML: {getattr(error, 'problem', None) or error}") from None
+    if data is None:
+        data = {}
+    if not isinstance(data, dict):
+        raise ConfigError(f"{name}:1: the top level must be keys with values, such as `site: lumi`")
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        faults = [_fault(detail, root, model, name) for detail in error.errors()]
+        raise ConfigError("\n".join(faults)) from None
+
+
+def _refuse_duplicate_keys(root: yaml.Node | None, name: str) -> None:
+    for node in _nodes(root):
+        if not isinstance(node, yaml.MappingNode):
+            continue
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise ConfigError(f"{name}:{key.start_mark.line + 1}: {key.value}: stands here twice; keep one of them")
+            seen.add(key.value)
+
+
+def _nodes(node: yaml.Node | None) -> Iterator[yaml.Node]:
+    if node is None:
+        return
+    yield node
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield from _nodes(key)
+            yield from _nodes(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _nodes(value)
+
+
+def _fault(detail: ErrorDetails, root: yaml.Node | None, model: type[BaseModel], name: str) -> str:
+    location = detail["loc"]
+    key = ".".join(str(part) for part in location) or "(top level)"
+    kind = detail["type"]
+    if kind == "missing":
+        line = _line(root, location[:-1])
+        message = "is missing; add it"
+    elif kind == "extra_forbidden":
+        line = _line(root, location)
+        known = _keys_at(model, location[:-1])
+        close = difflib.get_close_matches(str(location[-1]), known, n=1)
+        hint = f"did you mean `{close[0]}`?" if close else f"known here: {', '.join(sorted(known))}"
+        message = f"is not a key that rayslurm knows; {hint}"
+    else:
+        line = _line(root, location)
+        message = detail["msg"].removeprefix("Value error, ")
+        given = detail.get("input")
+        if isinstance(given, str | int | float | bool) and "got" not in message:
+            message += f" (got {given!r})"
+    return f"{name}:{line}: {key}: {message}"
+
+
+def _line(root: yaml.Node | None, location: Location) -> int:
+    """Returns the 1-based line of a key, or of the nearest thing around it."""
+    node, line = root, (root.start_mark.line if root else 0)
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((k, v) for k, v in node.value if k.value == str(part)), None)
+            if found is None:
+                continue
+            line, node = found[0].start_mark.line, found[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line
+    return int(line) + 1
+
+
+def _keys_at(model: type[BaseModel], location: Location) -> list[str]:
+    """Returns the keys that the model knows at a place; empty where the place is no model."""
+    current: Any = model
+    for part in location:
+        if isinstance(current, type) and issubclass(current, BaseModel):
+            field = current.model_fields.get(str(part))
+            current = field.annotation if field else None
+            current = _model_in(current)
+    if isinstance(current, type) and issubclass(current, BaseModel):
+        return list(current.model_fields)
+    return []
+
+
+def _model_in(annotation: Any) -> Any:
+    """Returns the model inside `Model | None` or `dict[str, Model]`, or the annotation itself."""
+    for inner in getattr(annotation, "__args__", ()):
+        found = _model_in(inner)
+        if isinstance(found, type) and issubclass(found, BaseModel):
+            return found
+    return annotation
