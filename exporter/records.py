@@ -158,3 +158,30 @@ class QueueRecord:
     gpus: int | None = None
     node_list: str | None = None
     restarts: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EfficiencyReport:
+    """How well a finished job used what it had, by one source.
+
+    Attributes:
+        source: `seff`, `sacct` or `ray`.
+        cpu_allocated_seconds: allocated CPUs times elapsed time.
+        cpu_efficiency_ratio: used over allocated CPU time.
+        memory_efficiency_ratio: peak over allocated memory.
+        walltime_efficiency_ratio: elapsed time over the time limit.
+    """
+
+    source: str
+    cpu_used_seconds: float | None = None
+    cpu_allocated_seconds: float | None = None
+    memory_peak_bytes: float | None = None
+    memory_allocated_bytes: float | None = None
+    cpu_efficiency_ratio: float | None = None
+    memory_efficiency_ratio: float | None = None
+    gpu_efficiency_ratio: float | None = None
+    walltime_efficiency_ratio: float | None = None
+    average_cpu_frequency_hertz: float | None = None
+    average_disk_read_bytes: float | None = None
+    average_disk_write_bytes: float | None = None
+    energy_joules: float | None = None

@@ -1,0 +1,229 @@
+"""The client of one site: every command is booked in the budget, has a deadline, and waits out a back-off."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from exporter.client.backoff import Backoff
+from exporter.client.commands import known_fields
+from exporter.client.credentials import certificate_path
+from exporter.client.ssh import Endpoint, SshTransport
+from exporter.client.transport import Answer, RemoteFile, Transport
+from exporter.config import Site
+from exporter.errors import AuthError, CommandError, ConnectError, DeadlineError, HostKeyError, SessionLostError
+
+ResultT = TypeVar("ResultT")
+
+
+class Ledger(Protocol):
+    """Where commands are counted; `exporter.store.commands.CommandLedger`."""
+
+    def take(self, command: str, *, person: bool = False, urgent: bool = False) -> int:
+        """Books a command; raises BudgetExhaustedError."""
+
+    def finish(self, booking: int, command: str, outcome: str) -> None:
+        """Notes what became of it."""
+
+    def connected(self, outcome: str) -> None:
+        """Counts an attempt to connect."""
+
+
+class SiteClient:
+    """Asks one site. Not for use by several threads at once: it belongs to its site's worker.
+
+    Args:
+        name: the site's name, for messages.
+        transport: the way to it.
+        ledger: where its commands are counted.
+        backoff: when a site that could not be reached is tried again.
+        connect_deadline: seconds for logging in.
+        command_deadline: seconds for a command.
+        credentials: files whose change lifts the back-off after a refused login.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        transport: Transport,
+        ledger: Ledger,
+        *,
+        backoff: Backoff | None = None,
+        connect_deadline: float = 20,
+        command_deadline: float = 60,
+        credentials: Sequence[Path] = (),
+    ) -> None:
+        self.name = name
+        self._transport = transport
+        self._ledger = ledger
+        self._backoff = backoff or Backoff(time.monotonic)
+        self._connect_deadline = connect_deadline
+        self._deadline = command_deadline
+        self._credentials = credentials
+        self._refused_with: tuple[float, ...] = ()
+        self._fields: tuple[str, ...] | None = None
+        self._person = False
+
+    @contextmanager
+    def for_person(self) -> Iterator[None]:
+        """Within it, commands may use what the budget keeps back for people, and a connection is tried at once."""
+        self._person = True
+        try:
+            yield
+        finally:
+            self._person = False
+
+    def submit(self, run_dir: str, script: str) -> Answer:
+        """Submits a script with its folder as working directory.
+
+        Returns:
+            The answer, whatever its exit status: the caller has to know whether a job came of it.
+
+        Raises:
+            ConnectError: nothing was sent.
+            DeadlineError: it isn't known what came of it; SessionLostError likewise.
+        """
+        return self._send("sbatch", lambda: self._transport.submit(run_dir, script, self._deadline))
+
+    def queue(self, names: Sequence[str] = ()) -> Answer:
+        """Asks once for all of the user's jobs in the queue, or for those with these names.
+
+        Raises:
+            CommandError: Slurm answered with an error.
+        """
+        return _checked(self._send("squeue", lambda: self._transport.queue(names, self._deadline)))
+
+    def accounting(self, ids: Sequence[str], *, duplicates: bool = False) -> Answer:
+        """Asks accounting once for all these jobs; the fields are those that this Slurm knows.
+
+        Args:
+            ids: job ids; never empty.
+            duplicates: tell every attempt of a requeued job.
+
+        Raises:
+            CommandError: accounting answered with an error.
+        """
+        if self._fields is None:
+            answer = _checked(self._send("sacct-helpformat", lambda: self._transport.accounting_fields(self._deadline)))
+            self._fields = known_fields(answer.stdout)
+        fields = self._fields
+        return _checked(
+            self._send("sacct", lambda: self._transport.accounting(ids, fields, self._deadline, duplicates=duplicates))
+        )
+
+    def cancel(self, job_id: str) -> Answer:
+        """Cancels a job; never kept waiting by the budget.
+
+        Raises:
+            CommandError: Slurm answered with an error.
+        """
+        return _checked(self._send("scancel", lambda: self._transport.cancel(job_id, self._deadline), urgent=True))
+
+    def make_folder(self, path: str) -> str:
+        """Makes a folder for the user alone and returns its absolute path."""
+        return self._send("mkdir", lambda: self._transport.make_folder(path, self._deadline))
+
+    def write(self, folder: str, files: Mapping[str, RemoteFile]) -> None:
+        """Writes files into a folder that is there."""
+        self._send("write", lambda: self._transport.write(folder, files, self._deadline))
+
+    def read(self, path: str, max_bytes: int = 1 << 20) -> bytes:
+        """Reads a file from its start, at most `max_bytes`.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        return self._send("read", lambda: self._transport.read(path, max_bytes, self._deadline))
+
+    def run(self, name: str, command: str) -> Answer:
+        """Runs a shell command, counted under a name; returns the answer whatever its exit status."""
+        return self._send(name, lambda: self._transport.run(command, self._deadline))
+
+    def close(self) -> None:
+        """Ends the session."""
+        self._transport.close()
+
+    def _send(self, command: str, send: Callable[[], ResultT], *, urgent: bool = False) -> ResultT:
+        self._connect(anyway=self._person or urgent)
+        booking = self._ledger.take(command, person=self._person, urgent=urgent)
+        outcome = "failed"
+        try:
+            result = send()
+            outcome = "failed" if isinstance(result, Answer) and result.exit_status else "ok"
+        except DeadlineError:
+            outcome = "timeout"
+            raise
+        except SessionLostError:
+            outcome = "lost"
+            raise
+        finally:
+            self._ledger.finish(booking, command, outcome)
+        return result
+
+    def _connect(self, *, anyway: bool) -> None:
+        refused = isinstance(self._backoff.last_error, AuthError)
+        if refused and self._credential_times() != self._refused_with:
+            self._backoff.reset()
+        remaining = self._backoff.remaining()
+        if remaining and (refused or not anyway):
+            raise ConnectError(
+                f"{self.name}: not tried again for {remaining:.0f} s, because: {self._backoff.last_error}"
+            )
+        try:
+            if self._transport.connect(self._connect_deadline):
+                self._ledger.connected("ok")
+        except ConnectError as error:
+            self._backoff.failed(error)
+            if isinstance(error, AuthError):
+                self._refused_with = self._credential_times()
+            self._ledger.connected(_outcome(error))
+            raise
+        self._backoff.reset()
+
+    def _credential_times(self) -> tuple[float, ...]:
+        return tuple(path.stat().st_mtime if path.exists() else 0.0 for path in self._credentials)
+
+
+def ssh_client(site: Site, ledger: Ledger) -> SiteClient:
+    """Returns a client that reaches a site over SSH as its configuration says."""
+    ssh = site.settings.ssh
+    endpoints = []
+    for jump in ssh.proxy_jump:
+        user, _, address = jump.partition("@")
+        host, _, port = address.partition(":")
+        endpoints.append(Endpoint(host, int(port or 22), user))
+    endpoints.append(Endpoint(site.login_host, ssh.port, ssh.user, ssh.host_key_alias))
+    transport = SshTransport(endpoints, known_hosts=ssh.known_hosts, key=ssh.key, agent=ssh.agent)
+    return SiteClient(
+        site.name,
+        transport,
+        ledger,
+        backoff=Backoff(time.monotonic, scale=site.settings.practice_clock_factor),
+        connect_deadline=ssh.connect_deadline,
+        command_deadline=ssh.command_deadline,
+        credentials=(ssh.key, certificate_path(ssh.key)) if ssh.key else (),
+    )
+
+
+def _checked(answer: Answer) -> Answer:
+    if answer.exit_status:
+        said = answer.stderr.strip().splitlines() or answer.stdout.strip().splitlines() or ["(it said nothing)"]
+        program = next((word for word in answer.command.split() if word in _PROGRAMS), "the command")
+        raise CommandError(
+            f"{program} ended with {answer.exit_status}: {said[-1]}",
+            exit_status=answer.exit_status,
+            stderr=answer.stderr,
+        )
+    return answer
+
+
+_PROGRAMS = frozenset({"squeue", "sacct", "scancel", "sbatch"})
+
+
+def _outcome(error: ConnectError) -> str:
+    if isinstance(error, AuthError):
+        return "auth"
+    return "host_key" if isinstance(error, HostKeyError) else "refused"

@@ -1,0 +1,115 @@
+"""The shell commands behind the verbs, for ways to a site that have a shell.
+
+Times are asked for as epoch seconds and texts in the C locale, so that neither zone nor language matters. `sacct -P`
+and `squeue -o` escape nothing: the delimiter is one that nobody types, and the name stands last.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from exporter.client.transport import Answer
+
+DELIMITER = "\x1f"
+"""ASCII's unit separator."""
+
+_ENVIRONMENT = "env LC_ALL=C SLURM_TIME_FORMAT=%s"
+
+_QUEUE_COLUMNS = ("%i", "%F", "%T", "%r", "%M", "%l", "%D", "%C", "%P", "%a", "%u", "%V", "%S", "%e", "%b", "%N", "%j")
+
+SACCT_FIELDS = (
+    "JobID",
+    "User",
+    "Account",
+    "Partition",
+    "State",
+    "ExitCode",
+    "ReqCPUS",
+    "AllocCPUS",
+    "ReqNodes",
+    "AllocNodes",
+    "Submit",
+    "Start",
+    "End",
+    "ElapsedRaw",
+    "Timelimit",
+    "Planned",
+    "PlannedCPURAW",
+    "CPUTimeRAW",
+    "TotalCPU",
+    "AveCPU",
+    "AveCPUFreq",
+    "AveDiskRead",
+    "AveDiskWrite",
+    "MaxRSS",
+    "TRESUsageInTot",
+    "ReqMem",
+    "ConsumedEnergyRaw",
+    "AllocTRES",
+    "Restarts",
+    "JobName",
+)
+"""What accounting is asked for, the name last."""
+
+_OLDER_NAMES = {"Planned": "Reserved", "PlannedCPURAW": "ResvCPURAW"}
+"""How fields were called before Slurm 23.02."""
+
+
+def known_fields(helpformat: str) -> tuple[str, ...]:
+    """Returns which of `SACCT_FIELDS` a Slurm knows, under the names it has for them.
+
+    One field that it doesn't know would fail the whole call.
+
+    Args:
+        helpformat: what `sacct --helpformat` printed.
+    """
+    known = {word.lower(): word for word in helpformat.split()}
+    fields = (field if field.lower() in known else _OLDER_NAMES.get(field, field) for field in SACCT_FIELDS)
+    return tuple(field for field in fields if field.lower() in known)
+
+
+def queue_command(names: Sequence[str]) -> str:
+    """Returns the `squeue` call for all of the user's jobs, or for those with these names."""
+    columns = DELIMITER.join(_QUEUE_COLUMNS)
+    wanted = f" --name={shlex.quote(','.join(names))}" if names else ""
+    return f"{_ENVIRONMENT} squeue --me{wanted} -o {shlex.quote(columns)}"
+
+
+def accounting_command(ids: Sequence[str], fields: Sequence[str], *, duplicates: bool) -> str:
+    """Returns the `sacct` call for these jobs with their steps."""
+    again = " --duplicates" if duplicates else ""
+    return (
+        f"{_ENVIRONMENT} sacct -P --delimiter={shlex.quote(DELIMITER)}{again}"
+        f" -j {shlex.quote(','.join(ids))} -o {','.join(fields)}"
+    )
+
+
+class Shell:
+    """The verbs that are shell commands; a way to a site with a shell inherits them and brings `run`."""
+
+    def run(self, command: str, deadline: float) -> Answer:
+        """Runs a shell command; see `Transport.run`."""
+        raise NotImplementedError
+
+    def submit(self, run_dir: str, script: str, deadline: float) -> Answer:
+        """See `Transport.submit`."""
+        return self.run(f"cd {shlex.quote(run_dir)} && env LC_ALL=C sbatch --parsable {shlex.quote(script)}", deadline)
+
+    def queue(self, names: Sequence[str], deadline: float) -> Answer:
+        """See `Transport.queue`."""
+        return self.run(queue_command(names), deadline)
+
+    def accounting(
+        self, ids: Sequence[str], fields: Sequence[str], deadline: float, *, duplicates: bool = False
+    ) -> Answer:
+        """See `Transport.accounting`."""
+        return self.run(accounting_command(ids, fields, duplicates=duplicates), deadline)
+
+    def accounting_fields(self, deadline: float) -> Answer:
+        """See `Transport.accounting_fields`."""
+        return self.run("env LC_ALL=C sacct --helpformat", deadline)
+
+    def cancel(self, job_id: str, deadline: float) -> Answer:
+        """See `Transport.cancel`."""
+        return self.run(f"env LC_ALL=C scancel {shlex.quote(job_id)}", deadline)

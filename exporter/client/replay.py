@@ -1,0 +1,171 @@
+"""A recorded session as a way to a site, and the recorder that makes one.
+
+A session is a JSON file: `{"exchanges": [{"verb": "queue", "stdout": "..."}, ...], "files": {"path": "text"}}`. Each verb
+has its own row of exchanges and gets them in order; `repeat` true gives one again and again. An exchange with `raises`
+names an error of `exporter.errors` instead of an answer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from exporter import errors
+from exporter.client.transport import Answer, RemoteFile, Transport
+from exporter.errors import SiteError
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """What a verb was answered.
+
+    Attributes:
+        verb: the verb's name, `queue`.
+        raises: an error's class name; None for an answer.
+        repeat: given again for every further call.
+    """
+
+    verb: str
+    stdout: str = ""
+    stderr: str = ""
+    exit_status: int = 0
+    raises: str | None = None
+    repeat: bool = False
+
+
+class ReplayTransport:
+    """Answers from a recorded session. What was asked is kept in `asked`, what was written in `files`.
+
+    Args:
+        exchanges: what the verbs answer.
+        files: what can be read, path to content.
+    """
+
+    def __init__(self, exchanges: Sequence[Exchange], files: Mapping[str, bytes] | None = None) -> None:
+        self._rows: dict[str, deque[Exchange]] = defaultdict(deque)
+        for exchange in exchanges:
+            self._rows[exchange.verb].append(exchange)
+        self.files: dict[str, bytes] = dict(files or {})
+        self.asked: list[tuple[str, Any]] = []
+        self._connected = False
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Reads a recorded session from its JSON file."""
+        session = json.loads(path.read_text(encoding="utf-8"))
+        files = {name: text.encode() for name, text in session.get("files", {}).items()}
+        return cls([Exchange(**exchange) for exchange in session["exchanges"]], files)
+
+    def connect(self, deadline: float) -> bool:
+        """See `Transport.connect`; an exchange of the verb `connect` can refuse."""
+        if self._rows["connect"]:
+            self._answer("connect", deadline)
+        made, self._connected = not self._connected, True
+        return made
+
+    def submit(self, run_dir: str, script: str, deadline: float) -> Answer:
+        """See `Transport.submit`."""
+        del deadline
+        return self._answer("submit", (run_dir, script))
+
+    def queue(self, names: Sequence[str], deadline: float) -> Answer:
+        """See `Transport.queue`."""
+        del deadline
+        return self._answer("queue", tuple(names))
+
+    def accounting(
+        self, ids: Sequence[str], fields: Sequence[str], deadline: float, *, duplicates: bool = False
+    ) -> Answer:
+        """See `Transport.accounting`."""
+        del fields, deadline
+        return self._answer("accounting", (tuple(ids), duplicates))
+
+    def accounting_fields(self, deadline: float) -> Answer:
+        """See `Transport.accounting_fields`."""
+        del deadline
+        return self._answer("accounting_fields", None)
+
+    def cancel(self, job_id: str, deadline: float) -> Answer:
+        """See `Transport.cancel`."""
+        del deadline
+        return self._answer("cancel", job_id)
+
+    def make_folder(self, path: str, deadline: float) -> str:
+        """See `Transport.make_folder`; the home is `/home/replay`."""
+        del deadline
+        self.asked.append(("make_folder", path))
+        return path if path.startswith("/") else f"/home/replay/{path}"
+
+    def write(self, folder: str, files: Mapping[str, RemoteFile], deadline: float) -> None:
+        """See `Transport.write`."""
+        del deadline
+        self.asked.append(("write", folder))
+        self.files.update({f"{folder}/{name}": file.content for name, file in files.items()})
+
+    def read(self, path: str, max_bytes: int, deadline: float) -> bytes:
+        """See `Transport.read`."""
+        del deadline
+        self.asked.append(("read", path))
+        if path not in self.files:
+            raise FileNotFoundError(path)
+        return self.files[path][:max_bytes]
+
+    def run(self, command: str, deadline: float) -> Answer:
+        """See `Transport.run`."""
+        del deadline
+        return self._answer("run", command)
+
+    def close(self) -> None:
+        """See `Transport.close`."""
+        self._connected = False
+
+    def _answer(self, verb: str, what: object) -> Answer:
+        self.asked.append((verb, what))
+        row = self._rows[verb]
+        if not row:
+            raise SiteError(f"the recorded session has no further answer to {verb}")
+        exchange = row[0] if row[0].repeat else row.popleft()
+        if exchange.raises is not None:
+            raise getattr(errors, exchange.raises)(exchange.stderr or exchange.raises)
+        return Answer(verb, exchange.stdout, exchange.stderr, exchange.exit_status, 0.0)
+
+
+class RecordingTransport:
+    """Passes every verb on and keeps the answers, so that `save` makes a session for `ReplayTransport`.
+
+    Args:
+        inner: the real way to the site.
+    """
+
+    _RECORDED = frozenset({"submit", "queue", "accounting", "accounting_fields", "cancel", "run"})
+
+    def __init__(self, inner: Transport) -> None:
+        self._inner = inner
+        self._exchanges: list[dict[str, Any]] = []
+
+    def __getattr__(self, verb: str) -> Any:
+        """Returns the inner verb, wrapped where its answers are kept."""
+        method: Callable[..., Any] = getattr(self._inner, verb)
+        if verb not in self._RECORDED:
+            return method
+
+        def recorded(*args: Any, **kwargs: Any) -> Answer:
+            try:
+                answer: Answer = method(*args, **kwargs)
+            except SiteError as error:
+                self._exchanges.append({"verb": verb, "raises": type(error).__name__, "stderr": str(error)})
+                raise
+            self._exchanges.append(
+                {"verb": verb, "stdout": answer.stdout, "stderr": answer.stderr, "exit_status": answer.exit_status}
+            )
+            return answer
+
+        return recorded
+
+    def save(self, path: Path) -> None:
+        """Writes the session down as JSON."""
+        path.write_text(json.dumps({"exchanges": self._exchanges}, indent=1) + "\n", encoding="utf-8")

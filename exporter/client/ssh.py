@@ -1,0 +1,304 @@
+"""The way to a site over SSH, with paramiko.
+
+One session is kept. Every operation has a deadline that holds whatever paramiko waits for: a timer closes the session,
+which wakes all its waiters. Nothing is trusted on first sight, and a login that failed is not repeated here.
+"""
+
+from __future__ import annotations
+
+import logging
+import posixpath
+import socket
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import paramiko
+
+from exporter.client.commands import Shell
+from exporter.client.credentials import candidate_keys
+from exporter.client.hostkeys import known_name, load_host_keys
+from exporter.client.transport import Answer, RemoteFile
+from exporter.errors import AuthError, ConnectError, DeadlineError, HostKeyError, SessionLostError, SiteError
+
+MAX_OUTPUT_BYTES = 32 * 1024 * 1024
+"""More than this is no answer to anything that rayslurm asks."""
+
+_KEEPALIVE_SECONDS = 60
+
+ResultT = TypeVar("ResultT")
+
+# paramiko logs what it raises as well, with tracebacks; what matters is in our errors.
+logging.getLogger("paramiko").setLevel(logging.CRITICAL)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A host to log in to.
+
+    Attributes:
+        host_key_alias: the name to look up in known_hosts; None for the host itself.
+    """
+
+    host: str
+    port: int
+    user: str
+    host_key_alias: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.user}@{known_name(self.host, self.port)}"
+
+
+class SshTransport(Shell):
+    """A session with a login node.
+
+    Args:
+        endpoints: the hosts to go through, the login node last.
+        known_hosts: the file with pinned host keys.
+        key: a private key, used with the certificate beside it; None for the agent's keys.
+        agent: whether the agent may be asked.
+    """
+
+    def __init__(self, endpoints: list[Endpoint], *, known_hosts: Path, key: Path | None, agent: bool) -> None:
+        self._endpoints = endpoints
+        self._known_hosts = known_hosts
+        self._key = key
+        self._agent = agent
+        self._sessions: list[paramiko.Transport] = []
+
+    def connect(self, deadline: float) -> bool:
+        """See `Transport.connect`."""
+        if self._sessions and all(session.is_active() for session in self._sessions):
+            return False
+        self.close()
+        started = time.monotonic()
+        sock: socket.socket | paramiko.Channel | None = None
+        timed_out = threading.Event()
+        for number, endpoint in enumerate(self._endpoints):
+            remaining = started + deadline - time.monotonic()
+            following = self._endpoints[number + 1] if number + 1 < len(self._endpoints) else None
+            try:
+                with self._watchdog(max(remaining, 0.1), timed_out):
+                    sock = self._login(endpoint, sock, max(remaining, 0.1), following)
+            except SiteError as error:
+                self.close()
+                if timed_out.is_set() and isinstance(error, AuthError):  # the timer ended the login, not the site
+                    raise ConnectError(f"{endpoint}: no answer within {deadline:g} s") from None
+                raise
+            except (OSError, EOFError, paramiko.SSHException) as error:
+                self.close()
+                reason = f"no answer within {deadline:g} s" if timed_out.is_set() else (str(error) or repr(error))
+                raise ConnectError(f"{endpoint}: {reason}") from None
+        return True
+
+    def run(self, command: str, deadline: float) -> Answer:
+        """See `Transport.run`."""
+
+        def execute(session: paramiko.Transport) -> Answer:
+            started = time.monotonic()
+            channel = session.open_session(timeout=deadline)
+            try:
+                channel.exec_command(command)
+                channel.shutdown_write()
+                errors = _Drain(channel.recv_stderr)
+                stdout = _drain(channel.recv)
+                if len(stdout) >= MAX_OUTPUT_BYTES:
+                    raise SiteError(f"more than {MAX_OUTPUT_BYTES} bytes came back from: {command[:80]}")
+                stderr = errors.result()
+                status = channel.recv_exit_status()
+            finally:
+                channel.close()
+            if status < 0:
+                raise SessionLostError(f"the session ended before the command did: {command[:80]}")
+            return Answer(command, _text(stdout), _text(stderr), status, time.monotonic() - started)
+
+        return self._guarded(execute, deadline, command[:80])
+
+    def make_folder(self, path: str, deadline: float) -> str:
+        """See `Transport.make_folder`."""
+
+        def make(sftp: paramiko.SFTPClient) -> str:
+            absolute = posixpath.join(sftp.normalize("."), path)
+            parts = absolute.strip("/").split("/")
+            for number in range(1, len(parts) + 1):
+                folder = "/" + "/".join(parts[:number])
+                try:
+                    sftp.stat(folder)
+                except FileNotFoundError:
+                    sftp.mkdir(folder, 0o700)
+            return absolute
+
+        return self._with_sftp(make, deadline, f"making {path}")
+
+    def write(self, folder: str, files: Mapping[str, RemoteFile], deadline: float) -> None:
+        """See `Transport.write`."""
+
+        def write(sftp: paramiko.SFTPClient) -> None:
+            for name, file in files.items():
+                with sftp.open(posixpath.join(folder, name), "w") as remote:
+                    remote.chmod(file.mode)
+                    remote.set_pipelined(pipelined=True)
+                    remote.write(file.content)
+
+        self._with_sftp(write, deadline, f"writing to {folder}")
+
+    def read(self, path: str, max_bytes: int, deadline: float) -> bytes:
+        """See `Transport.read`."""
+
+        def read(sftp: paramiko.SFTPClient) -> bytes:
+            if not stat.S_ISREG(sftp.stat(path).st_mode or 0):
+                raise FileNotFoundError(path)
+            with sftp.open(path, "r") as remote:
+                return bytes(remote.read(max_bytes))
+
+        return self._with_sftp(read, deadline, f"reading {path}")
+
+    def close(self) -> None:
+        """See `Transport.close`."""
+        for session in reversed(self._sessions):
+            session.close()
+        self._sessions.clear()
+
+    def _login(
+        self,
+        endpoint: Endpoint,
+        sock: socket.socket | paramiko.Channel | None,
+        timeout: float,
+        following: Endpoint | None,
+    ) -> paramiko.Channel | None:
+        """Logs in to one host; returns a channel to the following one where there is one."""
+        pinned, revoked = load_host_keys(self._known_hosts)
+        name = endpoint.host_key_alias or known_name(endpoint.host, endpoint.port)
+        keys = pinned.lookup(name)
+        if keys is None:
+            raise HostKeyError(
+                f"{name} is not in {self._known_hosts}; put its key there after comparing it with the published one"
+            )
+        if sock is None:
+            sock = socket.create_connection((endpoint.host, endpoint.port), timeout=timeout)
+        session = paramiko.Transport(sock)
+        self._sessions.append(session)
+        session.banner_timeout = session.auth_timeout = session.channel_timeout = timeout
+        options = session.get_security_options()
+        wanted = {kind for key in keys for kind in _algorithms(key)}
+        options.key_types = [kind for kind in options.key_types if kind in wanted] or options.key_types
+        session.start_client(timeout=timeout)
+        offered = session.get_remote_server_key()
+        if offered.asbytes() in revoked:
+            raise HostKeyError(f"{name}: its key {offered.fingerprint} is marked @revoked in {self._known_hosts}")
+        known = keys.get(offered.get_name())
+        if known is None or known.asbytes() != offered.asbytes():
+            raise HostKeyError(
+                f"{name}: its key {offered.fingerprint} is not the one in {self._known_hosts}; somebody may be between "
+                "you, or the site has new keys: compare with the published ones before you change anything"
+            )
+        self._authenticate(session, endpoint)
+        session.set_keepalive(_KEEPALIVE_SECONDS)
+        if following is None:
+            return None
+        return session.open_channel("direct-tcpip", (following.host, following.port), ("127.0.0.1", 0), timeout=timeout)
+
+    def _authenticate(self, session: paramiko.Transport, endpoint: Endpoint) -> None:
+        tried: list[str] = []
+        for label, key in candidate_keys(self._key, agent=self._agent):
+            tried.append(label)
+            try:
+                still_wanted = session.auth_publickey(endpoint.user, key)
+            except paramiko.BadAuthenticationType as error:
+                raise AuthError(f"{endpoint}: takes no keys, only {', '.join(error.allowed_types)}") from None
+            except paramiko.AuthenticationException:
+                continue
+            if still_wanted:
+                raise AuthError(f"{endpoint}: wants {', '.join(still_wanted)} after the key, which needs a person")
+            return
+        raise AuthError(f"{endpoint}: did not accept {', '.join(tried)}")
+
+    def _with_sftp(self, work: Callable[[paramiko.SFTPClient], ResultT], deadline: float, what: str) -> ResultT:
+        def transfer(session: paramiko.Transport) -> ResultT:
+            sftp = paramiko.SFTPClient.from_transport(session)
+            if sftp is None:
+                raise SessionLostError(f"no file transfer with {self._endpoints[-1]}")
+            with sftp:
+                return work(sftp)
+
+        return self._guarded(transfer, deadline, what)
+
+    def _guarded(self, work: Callable[[paramiko.Transport], ResultT], deadline: float, what: str) -> ResultT:
+        """Does something over the session within the deadline; a session that fails is closed."""
+        if not self._sessions:
+            raise ConnectError(f"{self._endpoints[-1]}: not connected")
+        timed_out = threading.Event()
+        try:
+            with self._watchdog(deadline, timed_out):
+                return work(self._sessions[-1])
+        except FileNotFoundError:
+            raise
+        except PermissionError as error:
+            raise SiteError(f"{self._endpoints[-1]}: {what}: {error.strerror or 'permission denied'}") from None
+        except (OSError, EOFError, paramiko.SSHException, SessionLostError) as error:
+            if timed_out.is_set():
+                self.close()
+                raise DeadlineError(f"{self._endpoints[-1]}: no answer within {deadline:g} s: {what}") from None
+            if isinstance(error, OSError) and self._sessions[-1].is_active():
+                raise SiteError(f"{self._endpoints[-1]}: {what}: {error}") from None
+            self.close()
+            raise SessionLostError(f"{self._endpoints[-1]}: the session broke: {what}: {error}") from None
+
+    @contextmanager
+    def _watchdog(self, seconds: float, fired: threading.Event) -> Iterator[None]:
+        def abort() -> None:
+            fired.set()
+            for session in list(self._sessions):
+                session.close()
+
+        timer = threading.Timer(seconds, abort)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+
+class _Drain:
+    """Reads one stream to its end beside the other, so that neither can fill up and stop the command."""
+
+    def __init__(self, receive: Callable[[int], bytes]) -> None:
+        self._content = b""
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._read, args=(receive,), daemon=True)
+        self._thread.start()
+
+    def _read(self, receive: Callable[[int], bytes]) -> None:
+        try:
+            self._content = _drain(receive)
+        except Exception as error:  # noqa: BLE001 - handed to the thread that waits
+            self._error = error
+
+    def result(self) -> bytes:
+        """Returns the stream's content when it has ended."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return self._content
+
+
+def _drain(receive: Callable[[int], bytes]) -> bytes:
+    content = bytearray()
+    while len(content) < MAX_OUTPUT_BYTES and (chunk := receive(1 << 16)):
+        content += chunk
+    return bytes(content)
+
+
+def _text(content: bytes) -> str:
+    return content.decode("utf-8", errors="backslashreplace")
+
+
+def _algorithms(key_type: str) -> tuple[str, ...]:
+    """Returns the signature algorithms that prove a host key of that type."""
+    return ("rsa-sha2-512", "rsa-sha2-256") if key_type == "ssh-rsa" else (key_type,)

@@ -1,0 +1,86 @@
+"""The seam between rayslurm and a site: the verbs, and what they answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    r"""What a command at the site answered.
+
+    Attributes:
+        command: as it was sent.
+        stdout: what it printed; bytes that are no UTF-8 stand as `\xNN`.
+        stderr: the same of standard error.
+        exit_status: what it ended with.
+        duration_seconds: from sending to the last byte.
+    """
+
+    command: str
+    stdout: str
+    stderr: str
+    exit_status: int
+    duration_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A file to be written at the site.
+
+    Attributes:
+        content: its bytes.
+        mode: its permissions; set before the content is there.
+    """
+
+    content: bytes
+    mode: int = 0o644
+
+
+class Transport(Protocol):
+    """The verbs that a way to a site must have. A way without a shell leaves out `run`, which nothing here needs.
+
+    Every verb raises `SiteError`: `ConnectError` where nothing was sent, `DeadlineError` or `SessionLostError` where it
+    isn't known what came of it.
+    """
+
+    def connect(self, deadline: float) -> bool:
+        """Makes sure that there is a session; True where a new one was made. `deadline` in seconds."""
+
+    def submit(self, run_dir: str, script: str, deadline: float) -> Answer:
+        """Submits a script that lies in a folder, with that folder as working directory."""
+
+    def queue(self, names: Sequence[str], deadline: float) -> Answer:
+        """Asks for the user's jobs in the queue, all of them or those with these names."""
+
+    def accounting(
+        self, ids: Sequence[str], fields: Sequence[str], deadline: float, *, duplicates: bool = False
+    ) -> Answer:
+        """Asks accounting for these jobs with their steps."""
+
+    def accounting_fields(self, deadline: float) -> Answer:
+        """Asks which fields accounting knows."""
+
+    def cancel(self, job_id: str, deadline: float) -> Answer:
+        """Cancels a job."""
+
+    def make_folder(self, path: str, deadline: float) -> str:
+        """Makes a folder for the user alone, with those above it; a relative path starts at the home.
+
+        Returns:
+            Its absolute path.
+        """
+
+    def write(self, folder: str, files: Mapping[str, RemoteFile], deadline: float) -> None:
+        """Writes files into a folder that is there."""
+
+    def read(self, path: str, max_bytes: int, deadline: float) -> bytes:
+        """Reads a file from its start; FileNotFoundError where there is none."""
+
+    def run(self, command: str, deadline: float) -> Answer:
+        """Runs a shell command."""
+
+    def close(self) -> None:
+        """Ends the session."""

@@ -1,0 +1,123 @@
+"""The command budget of each site, and what became of each command."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from exporter.errors import BudgetExhaustedError, StoreError
+from exporter.store import counters
+from exporter.store.db import Store
+
+
+class CommandLedger:
+    """Counts the commands sent to one site, in the store: one budget, whoever acts.
+
+    Args:
+        store: where they are counted.
+        site: the site's name.
+        commands_per_hour: the limit.
+        reserved_for_people: how many of them only people's commands may use.
+        hour_seconds: how long an hour is; shorter on a practice site.
+        clock: gives UTC epoch seconds.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        site: str,
+        *,
+        commands_per_hour: int,
+        reserved_for_people: int,
+        hour_seconds: float = 3600,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._site = site
+        self.limit = commands_per_hour
+        self._reserved = reserved_for_people
+        self._hour = hour_seconds
+        self._clock = clock
+
+    def take(self, command: str, *, person: bool = False, urgent: bool = False) -> int:
+        """Books one command before it is sent.
+
+        Args:
+            command: its name, `squeue`.
+            person: a person asked for it, so it may use what is kept back for people.
+            urgent: it is sent whatever the budget says (a cancel), and counted all the same.
+
+        Returns:
+            The number of the booking, for `finish`.
+
+        Raises:
+            BudgetExhaustedError: it must not be sent now.
+        """
+        allowed = self.limit if person else self.limit - self._reserved
+
+        def book(connection: sqlite3.Connection) -> int | None:
+            now = self._clock()
+            connection.execute("DELETE FROM commands WHERE site = ? AND at <= ?", (self._site, now - 2 * self._hour))
+            used = self._used(connection, now)
+            if used >= allowed and not urgent:
+                counters.add(connection, "remote_commands_throttled_total", site=self._site)
+                return None
+            cursor = connection.execute(
+                "INSERT INTO commands (site, command, at) VALUES (?, ?, ?)", (self._site, command, now)
+            )
+            return cursor.lastrowid
+
+        booking = self._store.write(book)
+        if booking is None:
+            raise BudgetExhaustedError(
+                f"{self._site}: {allowed} commands were sent in the last hour, which is the budget for this; {command} "
+                "was not sent (sites.*.budget in rayslurm.yaml)"
+            )
+        return booking
+
+    def finish(self, booking: int, command: str, outcome: str) -> None:
+        """Notes what became of a booked command: `ok`, `failed`, `timeout` or `lost`."""
+
+        def note(connection: sqlite3.Connection) -> None:
+            connection.execute("UPDATE commands SET outcome = ? WHERE id = ?", (outcome, booking))
+            counters.add(connection, "remote_commands_total", site=self._site, command=command, outcome=outcome)
+
+        # The command was sent and answered: a store that cannot take the note must not hide the answer.
+        with suppress(StoreError):
+            self._store.write(note)
+
+    def connected(self, outcome: str) -> None:
+        """Counts an attempt to connect: `ok`, `refused`, `auth` or `host_key`."""
+        with suppress(StoreError):
+            self._store.write(
+                lambda connection: counters.add(connection, "ssh_connections_total", site=self._site, outcome=outcome)
+            )
+
+    def sent(self, command: str) -> int:
+        """Returns how many commands of that name were sent within the last hour."""
+        with self._store.snapshot() as connection:
+            row = connection.execute(
+                "SELECT count(*) FROM commands WHERE site = ? AND command = ? AND at > ?",
+                (self._site, command, self._clock() - self._hour),
+            ).fetchone()
+        return int(row[0])
+
+    def remaining(self, connection: sqlite3.Connection) -> int:
+        """Returns how many commands are left of this hour, those kept back for people included."""
+        return max(0, self.limit - self._used(connection, self._clock()))
+
+    def _used(self, connection: sqlite3.Connection, now: float) -> int:
+        row = connection.execute(
+            "SELECT count(*) FROM commands WHERE site = ? AND at > ?", (self._site, now - self._hour)
+        ).fetchone()
+        return int(row[0])
+
+
+def close_lost(connection: sqlite3.Connection) -> None:
+    """Closes the bookings of a process that died, as `lost`; to be called by the owner before it sends anything."""
+    rows = connection.execute("SELECT id, site, command FROM commands WHERE outcome IS NULL").fetchall()
+    for row in rows:
+        connection.execute("UPDATE commands SET outcome = 'lost' WHERE id = ?", (row["id"],))
+        counters.add(connection, "remote_commands_total", site=row["site"], command=row["command"], outcome="lost")

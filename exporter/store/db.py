@@ -1,0 +1,177 @@
+"""The SQLite file: one writer thread, readers that never wait for it, migrations."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Self, TypeVar
+
+from exporter.errors import StoreError
+
+ResultT = TypeVar("ResultT")
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_BUSY_TIMEOUT_SECONDS = 30
+
+
+class Store:
+    """What rayslurm knows, on disk.
+
+    Writes are durable when `write` returns: WAL with synchronous=FULL. Several processes may hold the same store;
+    SQLite keeps their writes apart.
+
+    Args:
+        path: the file; its folder is made, for the owner only, where missing.
+
+    Raises:
+        StoreError: the file cannot be opened, is damaged, or was written by a newer rayslurm.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._local = threading.local()
+        self._readers: list[sqlite3.Connection] = []
+        self._readers_lock = threading.Lock()
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Created before SQLite does, so that it is never readable by others, not even for a moment.
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            raise StoreError(f"{path}: {error.strerror}; is the folder yours, and is there room?") from None
+        if path.stat().st_mode & 0o077:
+            raise StoreError(f"{path} can be read by others; run: chmod 600 {path}")
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store-writer")
+        try:
+            self._connection = self._writer.submit(self._open_writer).result()
+        except BaseException:
+            self._writer.shutdown()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes every connection. Readers must have ended."""
+        if not self._writer._shutdown:  # noqa: SLF001 - the pool has no public way to ask
+            self._writer.submit(self._connection.close).result()
+            self._writer.shutdown()
+        with self._readers_lock:
+            for connection in self._readers:
+                connection.close()
+            self._readers.clear()
+
+    def write(self, change: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
+        """Runs a change in a transaction of its own on the writer thread.
+
+        Args:
+            change: what to do; an exception from it rolls everything back and is raised here.
+
+        Returns:
+            What the change returned, after it is on disk.
+
+        Raises:
+            StoreError: the store could not be written (a full disk, for example).
+        """
+        return self._writer.submit(self._transaction, change).result()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
+        """Gives a read-only connection that sees one state of the store throughout."""
+        connection = self._reader()
+        try:
+            connection.execute("BEGIN")
+            # The snapshot is taken at the first read, so take it now.
+            connection.execute("SELECT 1 FROM counters LIMIT 1").fetchone()
+            yield connection
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path}: {error}") from error
+        finally:
+            with suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+
+    def size_bytes(self) -> int:
+        """Returns the bytes that the store takes on disk, its log included."""
+        return sum(
+            path.stat().st_size for path in (self.path, self.path.with_name(self.path.name + "-wal")) if path.exists()
+        )
+
+    def _reader(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._connect()
+            connection.execute("PRAGMA query_only = ON")
+            self._local.connection = connection
+            with self._readers_lock:
+                self._readers.append(connection)
+        return connection
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path, timeout=_BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        connection.row_factory = sqlite3.Row
+        return connection
+
+    def _open_writer(self) -> sqlite3.Connection:
+        try:
+            connection = self._connect()
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
+            self._migrate(connection)
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path}: {error}; if it is damaged, restore a backup") from None
+        return connection
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        scripts = sorted(_MIGRATIONS.glob("*.sql"))
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+            if version > len(scripts):
+                raise StoreError(
+                    f"{self.path}: written by a newer rayslurm (schema {version}, this one knows {len(scripts)}); "
+                    "upgrade rayslurm"
+                )
+            for number, script in enumerate(scripts[version:], start=version + 1):
+                for statement in _statements(script.read_text(encoding="utf-8")):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {number}")
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+
+    def _transaction(self, change: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
+        connection = self._connection
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                result = change(connection)
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path}: {error}") from error
+        return result
+
+
+def _statements(script: str) -> Iterator[str]:
+    """Gives the statements of a script one by one; `executescript` would commit the transaction around them."""
+    buffer = ""
+    for line in script.splitlines(keepends=True):
+        buffer += line
+        if sqlite3.complete_statement(buffer):
+            if buffer.strip():
+                yield buffer
+            buffer = ""

@@ -1,0 +1,73 @@
+"""The last run of each probe, and the raw texts that its numbers came from."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from dataclasses import dataclass
+
+RAW_RETENTION_SECONDS = 30 * 86400
+"""How long a raw text is kept after it was last seen."""
+
+RAW_KEPT = 500
+"""How many raw texts are kept of each source of a site, newest first: `squeue` prints a new one each time."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeRun:
+    """How a probe went when it last ran.
+
+    Attributes:
+        at: when it ended, epoch seconds.
+        last_success: when it last went well; None where it never did.
+        error: why it failed; None where it didn't.
+    """
+
+    site: str
+    probe: str
+    at: float
+    success: bool
+    duration_seconds: float
+    last_success: float | None
+    error: str | None
+
+
+def note_run(
+    connection: sqlite3.Connection, site: str, probe: str, *, at: float, duration_seconds: float, error: str | None
+) -> None:
+    """Notes a run of a probe; `error` None means that it went well."""
+    success = error is None
+    connection.execute(
+        "INSERT INTO probe_runs (site, probe, at, success, duration_seconds, last_success, error)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (site, probe) DO UPDATE SET at = excluded.at,"
+        " success = excluded.success, duration_seconds = excluded.duration_seconds, error = excluded.error,"
+        " last_success = coalesce(excluded.last_success, last_success)",
+        (site, probe, at, success, duration_seconds, at if success else None, error),
+    )
+
+
+def runs(connection: sqlite3.Connection) -> list[ProbeRun]:
+    """Returns the last run of every probe."""
+    rows = connection.execute("SELECT * FROM probe_runs ORDER BY site, probe")
+    return [
+        ProbeRun(
+            row["site"], row["probe"], row["at"], bool(row["success"]), row["duration_seconds"],
+            row["last_success"], row["error"],
+        )
+        for row in rows
+    ]  # fmt: skip
+
+
+def keep_raw(connection: sqlite3.Connection, site: str, source: str, text: str, *, now: float) -> None:
+    """Keeps a text that a site printed: the same text once, and only as long as it is recent."""
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    connection.execute(
+        "INSERT INTO raw_outputs (sha256, site, source, text, first_seen, last_seen) VALUES (?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (site, source, sha256) DO UPDATE SET last_seen = excluded.last_seen",
+        (digest, site, source, text, now, now),
+    )
+    connection.execute(
+        "DELETE FROM raw_outputs WHERE last_seen < ? OR rowid IN (SELECT rowid FROM raw_outputs"
+        " WHERE site = ? AND source = ? ORDER BY last_seen DESC LIMIT -1 OFFSET ?)",
+        (now - RAW_RETENTION_SECONDS, site, source, RAW_KEPT),
+    )

@@ -1,0 +1,102 @@
+"""What people ask of the owner of the sites: rows that the command line writes and the owner answers."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Something a person asked for.
+
+    Attributes:
+        kind: `launch`, `cancel` or `track`.
+        payload: what exactly, as the kind has it.
+        state: `waiting`, `taken`, `done` or `failed`.
+        outcome: what came of it; for `failed` with `error`, `exit_code`.
+    """
+
+    id: int
+    kind: str
+    site: str
+    payload: dict[str, Any]
+    state: str
+    outcome: dict[str, Any] | None
+    created: float
+
+
+def add(connection: sqlite3.Connection, kind: str, site: str, payload: dict[str, Any], *, now: float) -> int:
+    """Writes a request down and returns its number."""
+    cursor = connection.execute(
+        "INSERT INTO requests (kind, site, payload, created, updated) VALUES (?, ?, ?, ?, ?)",
+        (kind, site, json.dumps(payload), now, now),
+    )
+    return int(cursor.lastrowid or 0)
+
+
+def get(connection: sqlite3.Connection, number: int) -> Request:
+    """Returns a request.
+
+    Raises:
+        KeyError: there is none of that number.
+    """
+    row = connection.execute("SELECT * FROM requests WHERE id = ?", (number,)).fetchone()
+    if row is None:
+        raise KeyError(number)
+    return _request(row)
+
+
+def take_waiting(connection: sqlite3.Connection, *, now: float) -> list[Request]:
+    """Takes every waiting request, oldest first: nobody else will see it as waiting."""
+    rows = connection.execute("SELECT * FROM requests WHERE state = 'waiting' ORDER BY id").fetchall()
+    connection.execute("UPDATE requests SET state = 'taken', updated = ? WHERE state = 'waiting'", (now,))
+    return [_request(row) for row in rows]
+
+
+def any_waiting(connection: sqlite3.Connection) -> bool:
+    """Tells whether somebody waits."""
+    return connection.execute("SELECT 1 FROM requests WHERE state = 'waiting' LIMIT 1").fetchone() is not None
+
+
+def withdraw(connection: sqlite3.Connection, number: int, *, now: float) -> bool:
+    """Takes a request back; False where it was taken already."""
+    cursor = connection.execute(
+        "UPDATE requests SET state = 'failed', outcome = ?, updated = ? WHERE id = ? AND state = 'waiting'",
+        (json.dumps({"error": "withdrawn", "exit_code": 1}), now, number),
+    )
+    return cursor.rowcount == 1
+
+
+def finish(connection: sqlite3.Connection, number: int, state: str, outcome: dict[str, Any], *, now: float) -> None:
+    """Answers a request with `done` or `failed`."""
+    connection.execute(
+        "UPDATE requests SET state = ?, outcome = ?, updated = ? WHERE id = ?",
+        (state, json.dumps(outcome), now, number),
+    )
+
+
+def close_interrupted(connection: sqlite3.Connection, *, now: float) -> None:
+    """Fails the requests that a process took and didn't answer; to be called by the owner at its start."""
+    outcome = {
+        "error": "rayslurm ended while this was under way; `rayslurm status` shows what became of it",
+        "exit_code": 1,
+    }
+    connection.execute(
+        "UPDATE requests SET state = 'failed', outcome = ?, updated = ? WHERE state = 'taken'",
+        (json.dumps(outcome), now),
+    )
+
+
+def _request(row: sqlite3.Row) -> Request:
+    return Request(
+        id=row["id"],
+        kind=row["kind"],
+        site=row["site"],
+        payload=json.loads(row["payload"]),
+        state=row["state"],
+        outcome=json.loads(row["outcome"]) if row["outcome"] else None,
+        created=row["created"],
+    )

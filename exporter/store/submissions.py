@@ -1,0 +1,151 @@
+"""The journal: every intention to launch a job, on disk before anything leaves this machine."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from exporter.errors import RefusedError
+from exporter.store import counters, jobs
+
+IN_DOUBT = ("submitting", "unknown")
+"""States of a submission of which it isn't known whether a job came of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One intention to launch, and what became of it.
+
+    Attributes:
+        token: its identity; part of the job's name at the site.
+        name: the job's readable name.
+        spec: the spec as understood.
+        run_dir: the job's folder at the site.
+        dashboard_port: the port on this machine that its dashboard's tunnel listens on; None where it has none.
+        state: `intended`, `submitting`, `submitted`, `unknown`, `adopted` or `absent`.
+        job_id: the job that came of it; None while there is none or it isn't known.
+        error: why it is unknown or absent.
+    """
+
+    token: str
+    site: str
+    campaign: str
+    name: str
+    spec: dict[str, Any]
+    run_dir: str
+    dashboard_port: int | None
+    state: str
+    job_id: str | None
+    error: str | None
+    created: float
+    updated: float
+
+
+def intend(
+    connection: sqlite3.Connection,
+    *,
+    token: str,
+    site: str,
+    campaign: str,
+    name: str,
+    spec: dict[str, Any],
+    run_dir: str,
+    dashboard_ports: Sequence[int],
+    now: float,
+) -> Submission:
+    """Writes an intention down, with the first port of `dashboard_ports` that no unfinished job has.
+
+    Raises:
+        RefusedError: every port is taken.
+    """
+    port: int | None = None
+    if dashboard_ports:
+        taken = {
+            row["dashboard_port"]
+            for row in connection.execute(
+                "SELECT dashboard_port FROM submissions s LEFT JOIN tracked t ON t.token = s.token"
+                " WHERE dashboard_port IS NOT NULL AND s.state != 'absent' AND coalesce(t.done, 0) = 0"
+            )
+        }
+        port = next((candidate for candidate in dashboard_ports if candidate not in taken), None)
+        if port is None:
+            raise RefusedError(
+                f"all {len(dashboard_ports)} dashboard ports are held by unfinished jobs; widen vm.dashboard_ports"
+            )
+    connection.execute(
+        "INSERT INTO submissions (token, site, campaign, name, spec, run_dir, dashboard_port, state, created, updated)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, 'intended', ?, ?)",
+        (token, site, campaign, name, json.dumps(spec, sort_keys=True), run_dir, port, now, now),
+    )
+    return get(connection, token)
+
+
+def set_state(connection: sqlite3.Connection, token: str, state: str, *, now: float, error: str | None = None) -> None:
+    """Moves a submission to `submitting`, `unknown` or `absent`."""
+    connection.execute(
+        "UPDATE submissions SET state = ?, error = ?, updated = ? WHERE token = ?", (state, error, now, token)
+    )
+
+
+def submitted(connection: sqlite3.Connection, token: str, job_id: str, *, now: float) -> None:
+    """Notes the job that came of a submission, counts it, and follows it from now on: all or nothing."""
+    submission = get(connection, token)
+    connection.execute(
+        "UPDATE submissions SET state = 'submitted', job_id = ?, error = NULL, updated = ? WHERE token = ?",
+        (job_id, now, token),
+    )
+    counters.add(connection, "jobs_submitted_total", site=submission.site, campaign=submission.campaign)
+    jobs.open_finished_counters(
+        connection,
+        submission.site,
+        submission.spec.get("project"),
+        submission.spec.get("partition"),
+        submission.campaign,
+    )
+    jobs.track(connection, submission.site, job_id, campaign=submission.campaign, token=token, now=now)
+
+
+def get(connection: sqlite3.Connection, token: str) -> Submission:
+    """Returns a submission.
+
+    Raises:
+        KeyError: there is none with that token.
+    """
+    row = connection.execute("SELECT * FROM submissions WHERE token = ?", (token,)).fetchone()
+    if row is None:
+        raise KeyError(token)
+    return _submission(row)
+
+
+def unsettled(connection: sqlite3.Connection) -> list[Submission]:
+    """Returns the submissions of which no job is known and that aren't absent, oldest first."""
+    rows = connection.execute(
+        "SELECT * FROM submissions WHERE state IN ('intended', 'submitting', 'unknown') ORDER BY created"
+    )
+    return [_submission(row) for row in rows]
+
+
+def close_interrupted(connection: sqlite3.Connection, *, now: float) -> None:
+    """Settles what a process that died left behind; to be called by the owner before it sends anything.
+
+    What was only intended was never sent: absent. What was being submitted is unknown.
+    """
+    connection.execute(
+        "UPDATE submissions SET state = 'absent', error = 'rayslurm ended before anything was sent', updated = ?"
+        " WHERE state = 'intended'",
+        (now,),
+    )
+    connection.execute(
+        "UPDATE submissions SET state = 'unknown', error = 'rayslurm ended while sbatch ran', updated = ?"
+        " WHERE state = 'submitting'",
+        (now,),
+    )
+
+
+def _submission(row: sqlite3.Row) -> Submission:
+    return Submission(
+        **{name: row[name] for name in Submission.__dataclass_fields__ if name != "spec"}, spec=json.loads(row["spec"])
+    )
