@@ -1,8 +1,8 @@
 """A recorded session as a way to a site, and the recorder that makes one.
 
-A session is a JSON file: `{"exchanges": [{"verb": "queue", "stdout": "..."}, ...], "files": {"path": "text"}}`. Each verb
-has its own row of exchanges and gets them in order; `repeat` true gives one again and again. An exchange with `raises`
-names an error of `exporter.errors` instead of an answer.
+A session is a JSON file: `{"exchanges": [{"verb": "queue", "stdout": "..."}, ...], "files": {"path": "text"}}`. Each
+verb has its own row of exchanges and gets them in order; `repeat` true gives one again and again. An exchange with
+`raises` names an error of `exporter.errors` instead of an answer.
 """
 
 from __future__ import annotations

@@ -6,7 +6,9 @@ import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Self
 
+from exporter.config import Site
 from exporter.errors import BudgetExhaustedError, StoreError
 from exporter.store import counters
 from exporter.store.db import Store
@@ -40,6 +42,19 @@ class CommandLedger:
         self._reserved = reserved_for_people
         self._hour = hour_seconds
         self._clock = clock
+
+    @classmethod
+    def for_site(cls, store: Store, site: Site, *, clock: Callable[[], float] = time.time) -> Self:
+        """Returns the ledger of a site with the budget that its configuration gives it."""
+        budget = site.settings.budget
+        return cls(
+            store,
+            site.name,
+            commands_per_hour=budget.commands_per_hour,
+            reserved_for_people=budget.reserved_for_people,
+            hour_seconds=site.scaled(3600),
+            clock=clock,
+        )
 
     def take(self, command: str, *, person: bool = False, urgent: bool = False) -> int:
         """Books one command before it is sent.

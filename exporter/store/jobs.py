@@ -100,6 +100,25 @@ def track(
     return cursor.rowcount == 1
 
 
+def expect(
+    connection: sqlite3.Connection,
+    site: str,
+    job_id: str,
+    *,
+    job_name: str,
+    project: str | None,
+    partition: str | None,
+    campaign: str,
+    now: float,
+) -> None:
+    """Shows a job that was just accepted as pending, until the queue says more."""
+    connection.execute(
+        "INSERT INTO jobs (site, job_id, root_id, job_name, project, partition, campaign, state, state_since, seen)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, 'pending', ?, ?) ON CONFLICT DO NOTHING",
+        (site, job_id, root_of(job_id), job_name, project, partition, campaign, now, now),
+    )
+
+
 def open_tracked(connection: sqlite3.Connection, site: str) -> list[Tracked]:
     """Returns the ids of a site that lack a final record, oldest first."""
     rows = connection.execute("SELECT * FROM tracked WHERE site = ? AND done = 0 ORDER BY since", (site,))

@@ -98,14 +98,19 @@ def submitted(connection: sqlite3.Connection, token: str, job_id: str, *, now: f
         (job_id, now, token),
     )
     counters.add(connection, "jobs_submitted_total", site=submission.site, campaign=submission.campaign)
-    jobs.open_finished_counters(
+    project, partition = submission.spec.get("project"), submission.spec.get("partition")
+    jobs.open_finished_counters(connection, submission.site, project, partition, submission.campaign)
+    jobs.track(connection, submission.site, job_id, campaign=submission.campaign, token=token, now=now)
+    jobs.expect(
         connection,
         submission.site,
-        submission.spec.get("project"),
-        submission.spec.get("partition"),
-        submission.campaign,
+        job_id,
+        job_name=submission.name,
+        project=project,
+        partition=partition,
+        campaign=submission.campaign,
+        now=now,
     )
-    jobs.track(connection, submission.site, job_id, campaign=submission.campaign, token=token, now=now)
 
 
 def get(connection: sqlite3.Connection, token: str) -> Submission:

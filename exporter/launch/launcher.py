@@ -1,0 +1,162 @@
+"""Submitting: the journal first, then the site, then what came of it."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from exporter.client.client import SiteClient
+from exporter.client.transport import Answer
+from exporter.config import Config
+from exporter.errors import CommandError, ConnectError, RefusedError, SiteError
+from exporter.launch.render import (
+    SCRIPT,
+    Launch,
+    partition_of,
+    project_of,
+    run_folder_files,
+    tunnel_ports,
+)
+from exporter.launch.spec import Spec
+from exporter.launch.token import new_token, slurm_name
+from exporter.store import submissions
+from exporter.store.db import Store
+from exporter.store.submissions import Submission
+
+# What sbatch says when it doesn't know itself whether the controller took the job.
+_DOUBTFUL = re.compile(
+    r"timed out|unable to contact|connection|connect failure|zero bytes|unexpected message|communication"
+    r"|i/o error|message (send|receive)|internal",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Launcher:
+    """Turns specs into jobs.
+
+    Attributes:
+        config: where things are.
+        store: where the journal is.
+        clock: gives UTC epoch seconds.
+    """
+
+    config: Config
+    store: Store
+    clock: Callable[[], float] = time.time
+
+    def launch(self, client: SiteClient, spec: Spec, *, campaign: str = "") -> Submission:
+        """Submits one job.
+
+        The intention is on disk before anything leaves this machine, and says at each step what is known.
+
+        Returns:
+            The submission: `submitted` with its job, or `unknown` where the answer was lost; its `error` says why and
+            what to do.
+
+        Raises:
+            ConfigError: the spec lacks something; nothing was sent.
+            SiteError: the site couldn't be reached before anything was submitted, or refused the job.
+        """
+        site = self.config.site(spec.site)
+        resolved = spec.model_dump(mode="json") | {
+            "project": project_of(spec, site),
+            "partition": partition_of(spec, site),
+        }
+        token = new_token()
+        folder = site.work_dir.format(project=project_of(spec, site), user=site.settings.ssh.user)
+        intended = self.store.write(
+            lambda connection: submissions.intend(
+                connection,
+                token=token,
+                site=site.name,
+                campaign=campaign,
+                name=spec.name,
+                spec=resolved,
+                run_dir=f"{folder}/{spec.name}-{token}",
+                dashboard_ports=tunnel_ports(spec, self.config),
+                now=self.clock(),
+            )
+        )
+        try:
+            run_dir = client.make_folder(intended.run_dir)
+            launch = Launch(token, run_dir, intended.dashboard_port, secrets.token_hex(32))
+            keep_secret(self.config.state_dir, token, launch.ray_auth_token)
+            client.write(run_dir, run_folder_files(spec, site, self.config.vm, launch))
+            self._settle(token, "submitting")
+        except BaseException as error:
+            self._settle(token, "absent", f"nothing was submitted: {error}")
+            raise
+        return self._submit(client, intended, run_dir)
+
+    def _submit(self, client: SiteClient, intended: Submission, run_dir: str) -> Submission:
+        token = intended.token
+        try:
+            answer = client.submit(run_dir, SCRIPT)
+        except (ConnectError, RefusedError) as error:  # no session or no budget: sbatch was not run
+            self._settle(token, "absent", f"nothing was submitted: {error}")
+            raise
+        except SiteError as error:  # it was sent, and its answer is lost
+            return self._settle(token, "unknown", _in_doubt(intended, str(error)))
+        except BaseException as error:
+            self._settle(token, "unknown", _in_doubt(intended, repr(error)))
+            raise
+        job_id = _job_id(answer)
+        if job_id is not None:
+            return self.store.write(lambda connection: _submitted(connection, token, job_id, self.clock()))
+        said = (answer.stderr.strip() or answer.stdout.strip() or "nothing").splitlines()[-1]
+        if answer.exit_status == 0 or _DOUBTFUL.search(answer.stderr):
+            return self._settle(token, "unknown", _in_doubt(intended, f"sbatch said: {said}"))
+        self._settle(token, "absent", f"sbatch refused: {said}")
+        raise CommandError(
+            f"{intended.site}: sbatch refused: {said}", exit_status=answer.exit_status, stderr=answer.stderr
+        )
+
+    def _settle(self, token: str, state: str, error: str | None = None) -> Submission:
+        def settle(connection: sqlite3.Connection) -> Submission:
+            submissions.set_state(connection, token, state, now=self.clock(), error=error)
+            return submissions.get(connection, token)
+
+        return self.store.write(settle)
+
+
+def _submitted(connection: sqlite3.Connection, token: str, job_id: str, now: float) -> Submission:
+    submissions.submitted(connection, token, job_id, now=now)
+    return submissions.get(connection, token)
+
+
+def _job_id(answer: Answer) -> str | None:
+    """Returns the id that `sbatch --parsable` printed: `123` or `123;cluster`, on the last line."""
+    if answer.exit_status != 0:
+        return None
+    lines = answer.stdout.strip().splitlines()
+    match = re.fullmatch(r"(\d+)(;\S+)?", lines[-1].strip()) if lines else None
+    return match[1] if match else None
+
+
+def _in_doubt(submission: Submission, reason: str) -> str:
+    name = slurm_name(submission.name, submission.token)
+    return (
+        f"{reason}; whether a job came of it is not known. Look on {submission.site} with: "
+        f"squeue --me --name={name} and sacct -X -S now-1days --name={name}. If there is one: "
+        f"rayslurm track {submission.site}/JOBID"
+    )
+
+
+def secret_path(state_dir: Path, token: str) -> Path:
+    """Returns where the secret of a job's Ray is kept on this machine."""
+    return state_dir / "secrets" / f"{token}.ray"
+
+
+def keep_secret(state_dir: Path, token: str, secret: str) -> None:
+    """Keeps the secret of a job's Ray in a file that only its owner can read."""
+    path = secret_path(state_dir, token)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
+        file.write(secret)

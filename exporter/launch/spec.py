@@ -1,0 +1,133 @@
+"""The spec: what a person wants to run, as YAML with `site` and `cluster`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from exporter.config import Name, OneLine
+from exporter.yamlfile import Duration, FileModel, load_model
+
+GIB = 1024**3
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(M|MB|MiB|G|GB|GiB|T|TB|TiB)")
+_UNITS = {"M": 1024**2, "G": GIB, "T": 1024**4}
+
+
+def _parse_size(value: object) -> object:
+    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("write an amount of memory with its unit, such as 16G (units of 1024: M, G, T)")
+    return int(float(match[1]) * _UNITS[match[2][0]])
+
+
+Size = Annotated[int, BeforeValidator(_parse_size), Field(ge=64 * 1024**2)]
+"""A field in bytes, written with a unit; G, GB and GiB are all 1024³, as Slurm has it."""
+
+JobName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,47}$")]
+Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._,:/+-]*$")]
+
+
+class Cluster(FileModel):
+    """The nodes of a Ray cluster and how long they are held.
+
+    Attributes:
+        nodes: the head among them.
+        cpus_per_node: CPUs that the job gets, and Ray is told of, on each.
+        gpus_per_node: GPUs likewise.
+        gres: the site's words for the GPUs, such as `gpu:a100:4`, where `--gpus-per-node` isn't what it wants.
+        memory_per_node: bytes.
+        object_store_per_node: bytes of the memory for Ray's object store; Ray's share where left out.
+        time: seconds that the job may take.
+        exclusive: whether nobody else may be on the nodes.
+    """
+
+    nodes: Annotated[int, Field(ge=1, le=1024)] = 1
+    cpus_per_node: Annotated[int, Field(ge=1, le=1024)]
+    gpus_per_node: Annotated[int, Field(ge=0, le=16)] = 0
+    gres: Word | None = None
+    memory_per_node: Size
+    object_store_per_node: Size | None = None
+    time: Annotated[Duration, Field(ge=60, le=30 * 86400)]
+    partition: Word | None = None
+    project: Word | None = None
+    exclusive: bool = False
+
+    @model_validator(mode="after")
+    def _store_fits(self) -> Self:
+        if self.object_store_per_node is not None and self.object_store_per_node >= self.memory_per_node:
+            raise ValueError("object_store_per_node: is part of memory_per_node, so it must be less")
+        return self
+
+
+class RaySettings(FileModel):
+    """What the job does with Ray.
+
+    Attributes:
+        ready_timeout: seconds until every node must be in the cluster.
+        allow_unauthenticated: run a Ray that is too old for token authentication, open to whoever reaches its ports.
+        dashboard_tunnel: open a reverse tunnel to this machine for the dashboard.
+        env: variables for Ray and the entrypoint.
+    """
+
+    ready_timeout: Duration = 300
+    allow_unauthenticated_ray: bool = False
+    dashboard_tunnel: bool = True
+    env: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], OneLine] = Field(default_factory=dict)
+
+
+class Spec(FileModel):
+    """A Ray cluster as a Slurm job.
+
+    Attributes:
+        site: the site's name in rayslurm.yaml.
+        name: what the job is called.
+        environment: shell lines after the site's own, such as `module load python-pytorch`.
+        entrypoint: a shell command that runs as driver when the cluster is ready; its exit code becomes the job's.
+            Left out: the cluster stays up for its time.
+        warn_before_end: seconds before the time limit at which the job begins to end by itself.
+        directives: further `#SBATCH` options, such as `--constraint=...`.
+    """
+
+    site: Name
+    name: JobName = "ray"
+    cluster: Cluster
+    environment: tuple[OneLine, ...] = ()
+    entrypoint: OneLine | None = None
+    ray: RaySettings = RaySettings()
+    warn_before_end: Annotated[Duration, Field(ge=10)] = 120
+    directives: tuple[Annotated[str, Field(pattern=r"^--[a-z][a-z-]*(=[^\x00-\x1f\x7f]+)?$")], ...] = ()
+
+    @model_validator(mode="after")
+    def _ours(self) -> Self:
+        for directive in self.directives:
+            option = directive.partition("=")[0]
+            if option in _OURS:
+                raise ValueError(f"directives: {option} is set by rayslurm from the spec's other keys; remove it")
+        if self.cluster.exclusive is False and self.ray.allow_unauthenticated_ray:
+            raise ValueError(
+                "ray.allow_unauthenticated_ray: without a token anybody on a shared node can use this Ray; "
+                "set cluster.exclusive: true as well"
+            )
+        return self
+
+
+_OURS = frozenset(
+    {
+        "--account", "--array", "--chdir", "--cpus-per-task", "--error", "--exclusive", "--gpus-per-node", "--gres",
+        "--job-name", "--mem", "--nodes", "--no-requeue", "--ntasks", "--ntasks-per-node", "--output", "--partition",
+        "--requeue", "--signal", "--time", "--wrap",
+    }
+)  # fmt: skip
+
+
+def load_spec(path: Path) -> Spec:
+    """Reads a spec.
+
+    Raises:
+        ConfigError: with every fault, each with file, line, key and cure.
+    """
+    return load_model(path, Spec)

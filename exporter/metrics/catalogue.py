@@ -1,0 +1,147 @@
+"""Every metric: name, type, help, labels. The one place where they are named."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+PREFIX = "rayslurm_"
+
+_INTERVAL = " Collected at an interval, not at the scrape."
+
+Family = CounterMetricFamily | GaugeMetricFamily
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric.
+
+    Attributes:
+        name: in full, as it stands on /metrics.
+        kind: its type.
+        help: what it says, for people.
+        labels: the names of its labels, in order.
+    """
+
+    name: str
+    kind: Literal["gauge", "counter"]
+    help: str
+    labels: tuple[str, ...]
+
+    def family(self) -> Family:
+        """Returns an empty family, to which a collector adds samples with values in the order of `labels`."""
+        make = CounterMetricFamily if self.kind == "counter" else GaugeMetricFamily
+        return make(self.name, self.help, labels=self.labels)
+
+
+def _metric(name: str, kind: Literal["gauge", "counter"], labels: str, text: str, *, sampled: bool = True) -> Metric:
+    return Metric(PREFIX + name, kind, text + (_INTERVAL if sampled else ""), tuple(labels.split()))
+
+
+_JOB = "site job_id"
+_EFFICIENCY = "site job_id source"
+
+_METRICS = (
+    # Job
+    _metric(
+        "job_info", "gauge", "site job_id project partition job_name campaign user",
+        "The names that belong to a job; always 1.",
+    ),
+    _metric("job_state", "gauge", "site job_id state", "The state a job is in, in Slurm's words; 1 for that one only."),
+    _metric("job_pending_reason", "gauge", "site job_id reason", "Why a job waits, in Slurm's word; 1 for that one."),
+    _metric("jobs", "gauge", "site campaign state", "How many of the jobs shown are in a state."),
+    _metric("job_submit_timestamp_seconds", "gauge", _JOB, "When a job was submitted."),
+    _metric("job_expected_start_timestamp_seconds", "gauge", _JOB, "When Slurm expects a waiting job to start."),
+    _metric("job_start_timestamp_seconds", "gauge", _JOB, "When a job started."),
+    _metric("job_end_timestamp_seconds", "gauge", _JOB, "When a job ended."),
+    _metric("job_limit_timestamp_seconds", "gauge", _JOB, "When a running job reaches its time limit."),
+    _metric("job_time_limit_seconds", "gauge", _JOB, "How long a job may take."),
+    _metric("job_elapsed_seconds", "gauge", _JOB, "How long a job has run, or ran."),
+    _metric("job_queue_wait_seconds", "gauge", _JOB, "How long a job waited from its submission to its start."),
+    _metric("job_exit_code", "gauge", _JOB, "The exit code of a finished job."),
+    _metric("job_restarts", "gauge", _JOB, "How often Slurm started a job again."),
+    _metric("job_nodes", "gauge", _JOB, "Nodes of a job."),
+    _metric("job_cpus", "gauge", _JOB, "CPUs of a job, as Slurm counts them."),
+    _metric("job_gpus", "gauge", _JOB, "GPUs of a job."),
+    # Efficiency
+    _metric(
+        "job_cpu_efficiency_ratio", "gauge", _EFFICIENCY, "CPU time used over CPU time allocated, of a finished job."
+    ),
+    _metric("job_memory_efficiency_ratio", "gauge", _EFFICIENCY, "Peak memory over memory allocated."),
+    _metric("job_gpu_efficiency_ratio", "gauge", _EFFICIENCY, "Mean load of the GPUs."),
+    _metric("job_walltime_efficiency_ratio", "gauge", _EFFICIENCY, "Time taken over the time limit."),
+    _metric("job_cpu_used_seconds", "gauge", _EFFICIENCY, "CPU time that a job used."),
+    _metric("job_cpu_allocated_seconds", "gauge", _EFFICIENCY, "CPU time that was allocated to a job."),
+    _metric("job_memory_peak_bytes", "gauge", _EFFICIENCY, "The most memory that a step of a job used over its nodes."),
+    _metric("job_memory_allocated_bytes", "gauge", _EFFICIENCY, "Memory that was allocated to a job over its nodes."),
+    _metric(
+        "job_average_cpu_frequency_hertz", "gauge", _EFFICIENCY, "Average CPU frequency of the step that used most CPU."
+    ),
+    _metric(
+        "job_average_disk_read_bytes", "gauge", _EFFICIENCY,
+        "Average bytes read by a task of the step that used most CPU.",
+    ),
+    _metric(
+        "job_average_disk_write_bytes", "gauge", _EFFICIENCY,
+        "Average bytes written by a task of the step that used most CPU.",
+    ),
+    _metric("job_energy_joules", "gauge", _EFFICIENCY, "Energy that a job took, where the site measures it."),
+    # Lifetime
+    _metric("jobs_submitted_total", "counter", "site campaign", "Jobs that rayslurm submitted."),
+    _metric(
+        "jobs_finished_total", "counter", "site project partition campaign state",
+        "Followed jobs that ended, by their last state.",
+    ),
+    # Itself
+    _metric("probe_success", "gauge", "site probe", "Whether a probe went well when it last ran."),
+    _metric("probe_duration_seconds", "gauge", "site probe", "How long the last run of a probe took."),
+    _metric("probe_last_success_timestamp_seconds", "gauge", "site probe", "When a probe last went well."),
+    _metric("parse_errors_total", "counter", "site parser", "Rows of a site's answers that were not understood."),
+    _metric("remote_commands_total", "counter", "site command outcome", "Commands sent to a site, and how they ended."),
+    _metric(
+        "remote_commands_throttled_total", "counter", "site", "Commands not sent because the hour's budget was used up."
+    ),
+    _metric("site_command_budget_limit", "gauge", "site", "Commands that may be sent to a site in an hour."),
+    _metric(
+        "site_command_budget_remaining", "gauge", "site",
+        "Commands that may still be sent within this hour, those kept back for people included.", sampled=False,
+    ),
+    _metric("ssh_connections_total", "counter", "site outcome", "Attempts to log in to a site, and how they ended."),
+    _metric(
+        "collector_success", "gauge", "collector", "Whether a part of this page could be made.", sampled=False
+    ),
+    _metric("jobs_tracked", "gauge", "", "Jobs that stand on this page.", sampled=False),
+    _metric(
+        "jobs_omitted", "gauge", "", "Finished jobs left out because of metrics.max_jobs.", sampled=False
+    ),
+    _metric("store_size_bytes", "gauge", "", "Bytes that the store takes on disk.", sampled=False),
+    _metric("build_info", "gauge", "version python", "The versions of rayslurm and Python; always 1.", sampled=False),
+)  # fmt: skip
+
+CATALOGUE = {metric.name: metric for metric in _METRICS}
+"""All metrics by their full name."""
+
+
+class Families:
+    """The families that one collector fills, made on first use, in the catalogue's order.
+
+    Names are given without the prefix.
+    """
+
+    def __init__(self) -> None:
+        self._families: dict[str, Family] = {}
+
+    def add(self, name: str, value: float | None, /, *labels: str) -> None:
+        """Adds a sample; None adds nothing: unknown is absent."""
+        if value is None:
+            return
+        full = PREFIX + name
+        if full not in self._families:
+            self._families[full] = CATALOGUE[full].family()
+        self._families[full].add_metric(labels, value)
+
+    def in_order(self) -> list[Family]:
+        """Returns the families that have samples."""
+        return [self._families[name] for name in CATALOGUE if name in self._families]

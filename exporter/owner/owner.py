@@ -1,0 +1,169 @@
+"""The owner: takes the lock, settles what a dead process left, and keeps the workers busy."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from exporter.client.client import ssh_client
+from exporter.config import Config, Site
+from exporter.owner.lock import OwnerLock
+from exporter.owner.worker import SiteWorker, answer_request
+from exporter.probes import ProbeContext
+from exporter.store import commands, counters, requests, submissions
+from exporter.store.db import Store
+from exporter.store.requests import Request
+
+_log = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 0.5
+"""Between two looks for requests; a read of a local file."""
+
+_END_SECONDS = 5.0
+"""How long a worker may take to end before it is left behind."""
+
+
+class Owner:
+    """Acts on all sites of the configuration until `stop`.
+
+    Args:
+        config: the configuration.
+        store: the store.
+
+    Raises:
+        OwnerError: another process owns the sites.
+    """
+
+    def __init__(self, config: Config, store: Store) -> None:
+        self._store = store
+        self._lock = OwnerLock(config.state_dir, "serve")
+        settle(config, store)
+        # In UTC, with no misfire grace: a probe that is late runs late instead of never.
+        self._scheduler = BackgroundScheduler(timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True})
+        self._workers = {
+            name: SiteWorker(probe_context(site, store), config, self._schedule)
+            for name, site in config.resolved_sites.items()
+        }
+        self._stopping = threading.Event()
+        self._dispatcher = threading.Thread(target=self._dispatch, name="requests", daemon=True)
+
+    def start(self) -> None:
+        """Starts the workers; every probe runs at once."""
+        logging.getLogger("apscheduler").setLevel(logging.WARNING)
+        self._scheduler.start()
+        for worker in self._workers.values():
+            worker.start()
+            for probe in worker.probes:
+                worker.enqueue_probe(probe)
+        self._dispatcher.start()
+
+    def stop(self) -> None:
+        """Ends the workers and gives the lock back."""
+        self._stopping.set()
+        self._scheduler.shutdown(wait=False)
+        self._dispatcher.join()
+        for worker in self._workers.values():
+            worker.end()
+        deadline = time.monotonic() + _END_SECONDS
+        for name, worker in self._workers.items():
+            worker.join(max(0.0, deadline - time.monotonic()))
+            if worker.is_alive():
+                _log.warning("site %s: still busy after %g s; left behind", name, _END_SECONDS)
+        self._lock.release()
+
+    def ready(self) -> bool:
+        """Tells whether every worker lives."""
+        return all(worker.is_alive() for worker in self._workers.values())
+
+    def _schedule(self, site: str, probe: str, seconds: float) -> None:
+        if self._stopping.is_set():
+            return
+        self._scheduler.add_job(
+            self._workers[site].enqueue_probe,
+            "date",
+            args=(probe,),
+            run_date=datetime.now(UTC) + timedelta(seconds=seconds),
+            id=f"{site}/{probe}",
+            replace_existing=True,
+        )
+
+    def _dispatch(self) -> None:
+        while not self._stopping.wait(_LOOK_SECONDS):
+            try:
+                with self._store.snapshot() as connection:
+                    waiting = requests.any_waiting(connection)
+                if not waiting:
+                    continue
+                for request in self._store.write(_take):
+                    self._hand_over(request)
+            except Exception:  # noqa: BLE001 - whatever it was, people still wait
+                _log.exception("requests could not be looked for; tried again")
+
+    def _hand_over(self, request: Request) -> None:
+        worker = self._workers.get(request.site)
+        if worker is not None:
+            worker.enqueue_request(request)
+            return
+        outcome = {"error": f"site {request.site} is not in the configuration that serve runs with", "exit_code": 2}
+        self._store.write(
+            lambda connection: requests.finish(connection, request.id, "failed", outcome, now=time.time())
+        )
+
+
+def settle(config: Config, store: Store) -> None:
+    """Settles what a process that died left behind, and starts the counters; the lock must be held."""
+
+    def change(connection: sqlite3.Connection) -> None:
+        now = time.time()
+        commands.close_lost(connection)
+        requests.close_interrupted(connection, now=now)
+        submissions.close_interrupted(connection, now=now)
+        for site in config.sites:
+            counters.add(connection, "jobs_submitted_total", 0, site=site, campaign="")
+            counters.add(connection, "remote_commands_throttled_total", 0, site=site)
+            for parser in ("sacct", "squeue"):
+                counters.add(connection, "parse_errors_total", 0, site=site, parser=parser)
+
+    store.write(change)
+
+
+def probe_context(site: Site, store: Store) -> ProbeContext:
+    """Returns what a site's probes and requests work with."""
+    ledger = commands.CommandLedger.for_site(store, site)
+    return ProbeContext(site=site, client=ssh_client(site, ledger), store=store, ledger=ledger)
+
+
+@contextmanager
+def acting_alone(config: Config, store: Store, role: str) -> Iterator[None]:
+    """Owns the sites for one command, where no `serve` runs.
+
+    Raises:
+        OwnerError: another process owns the sites.
+    """
+    with OwnerLock(config.state_dir, role):
+        settle(config, store)
+        yield
+
+
+def carry_out(config: Config, store: Store, number: int) -> None:
+    """Carries out a waiting request in this process; the lock must be held."""
+    taken = store.write(_take)
+    for request in taken:
+        context = probe_context(config.site(request.site), store)
+        try:
+            answer_request(request, context, config)
+        finally:
+            context.client.close()
+    if all(request.id != number for request in taken):
+        raise KeyError(number)
+
+
+def _take(connection: sqlite3.Connection) -> list[Request]:
+    return requests.take_waiting(connection, now=time.time())

@@ -1,0 +1,140 @@
+"""The worker of one site: the only thread that talks to it."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from exporter.config import Config
+from exporter.errors import RayslurmError
+from exporter.owner.perform import perform
+from exporter.probes import Probe, ProbeContext, probe_makers
+from exporter.store import probe_runs, requests
+from exporter.store.requests import Request
+
+_log = logging.getLogger(__name__)
+
+_PEOPLE, _PROBES, _END = 0, 1, -1
+
+Schedule = Callable[[str, str, float], None]
+"""Asks for a probe of a site to be enqueued in so many seconds."""
+
+
+@dataclass(order=True, slots=True)
+class _Task:
+    rank: int
+    number: int
+    work: Probe | Request | None = field(compare=False)
+
+
+class SiteWorker(threading.Thread):
+    """Runs the probes of one site, and what people ask of it first, one after the other.
+
+    Args:
+        context: the site, the client that lives in this thread alone, and the store.
+        config: the whole configuration.
+        schedule: asks for the next run of a probe.
+    """
+
+    def __init__(self, context: ProbeContext, config: Config, schedule: Schedule) -> None:
+        super().__init__(name=f"site-{context.site.name}", daemon=True)
+        self._context = context
+        self._config = config
+        self._schedule = schedule
+        self._tasks: queue.PriorityQueue[_Task] = queue.PriorityQueue()
+        self._numbers = itertools.count()
+        self._probes = {name: make() for name, make in probe_makers().items()}
+        self._queued: set[str] = set()
+        self._lock = threading.Lock()
+
+    @property
+    def probes(self) -> tuple[str, ...]:
+        """The names of its probes."""
+        return tuple(self._probes)
+
+    def enqueue_probe(self, name: str) -> None:
+        """Puts a probe in the queue; one that waits there already is not put again."""
+        with self._lock:
+            if name in self._queued:
+                return
+            self._queued.add(name)
+        self._put(_PROBES, self._probes[name])
+
+    def enqueue_request(self, request: Request) -> None:
+        """Puts what a person asked for in the queue, before every probe."""
+        self._put(_PEOPLE, request)
+
+    def end(self) -> None:
+        """Asks the thread to end after what it is doing."""
+        self._put(_END, None)
+
+    def run(self) -> None:
+        """Works until it is told to end."""
+        while True:
+            work = self._tasks.get().work
+            if work is None:
+                break
+            try:
+                if isinstance(work, Request):
+                    self._answer(work)
+                else:
+                    self._probe(work)
+            except Exception:  # noqa: BLE001 - the worker must live on
+                _log.exception("site %s: a task failed in a way it should not", self._context.site.name)
+        self._context.client.close()
+
+    def _put(self, rank: int, work: Probe | Request | None) -> None:
+        self._tasks.put(_Task(rank, next(self._numbers), work))
+
+    def _probe(self, probe: Probe) -> None:
+        with self._lock:
+            self._queued.discard(probe.name)
+        site, store = self._context.site, self._context.store
+        started = time.monotonic()
+        error: str | None = None
+        delay = probe.delay_after_failure()
+        try:
+            delay = probe.run(self._context)
+        except RayslurmError as fault:
+            error = str(fault)
+            _log.warning("site %s: probe %s: %s", site.name, probe.name, error)
+        except Exception as fault:  # noqa: BLE001 - the worker must live on
+            error = f"{type(fault).__name__}: {fault}"
+            _log.exception("site %s: probe %s failed in a way it should not", site.name, probe.name)
+        finally:
+            self._schedule(site.name, probe.name, site.scaled(delay))
+        duration = time.monotonic() - started
+
+        def note(connection: sqlite3.Connection) -> None:
+            probe_runs.note_run(
+                connection, site.name, probe.name, at=self._context.clock(), duration_seconds=duration, error=error
+            )
+
+        store.write(note)
+
+    def _answer(self, request: Request) -> None:
+        answer_request(request, self._context, self._config)
+        for name, probe in self._probes.items():
+            probe.hurry()
+            self.enqueue_probe(name)
+
+
+def answer_request(request: Request, context: ProbeContext, config: Config) -> None:
+    """Carries out a request and writes down what came of it, whatever that is."""
+    state = "failed"
+    outcome: dict[str, object] = {"error": "rayslurm failed in a way it should not; its log says how", "exit_code": 1}
+    try:
+        outcome = perform(request, context, config)
+        state = "done"
+    except RayslurmError as error:
+        outcome = {"error": str(error), "exit_code": error.exit_code}
+    finally:
+        context.store.write(
+            lambda connection: requests.finish(connection, request.id, state, outcome, now=context.clock())
+        )

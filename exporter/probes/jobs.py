@@ -1,0 +1,133 @@
+"""The jobs: `squeue` for those that wait or run, `sacct` for those that left the queue.
+
+One `squeue --me` tells of all jobs: every 2 minutes around a launch, a start or an end, backing off to 10.
+Accounting is asked with all ids at once, by id and never by a window, at most 12 times an hour, and only for jobs that
+left the queue.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from exporter.efficiency import from_accounting
+from exporter.parsers.sacct import parse as parse_sacct
+from exporter.parsers.squeue import parse as parse_squeue
+from exporter.probes.base import ProbeContext
+from exporter.records import FINAL_STATES, AccountingRecord, Parsed, QueueRecord
+from exporter.store import counters, jobs
+from exporter.store.jobs import Tracked
+from exporter.store.probe_runs import keep_raw
+
+QUICK_SECONDS = 120.0
+"""Between two looks at the queue around a launch, a start or an end."""
+
+SLOW_SECONDS = 600.0
+"""The same when nothing has changed for a while."""
+
+SACCT_PER_HOUR = 12
+"""CSC and Slurm's manual both ask to spare accounting."""
+
+SACCT_RETRY_SECONDS = (120.0, 240.0, 480.0, 960.0, 1800.0)
+"""How long to wait while accounting lags: longer each time."""
+
+STEP_LAG_SECONDS = 900.0
+"""How long after a job's end its steps may still be told as running before they are taken as they are."""
+
+
+@dataclass(slots=True)
+class JobsProbe:
+    """Follows the jobs of one site."""
+
+    name: str = "jobs"
+    _delay: float = QUICK_SECONDS
+    _picture: dict[str, str | None] = field(default_factory=dict)
+
+    def run(self, context: ProbeContext) -> float:
+        """See `Probe.run`."""
+        site = context.site.name
+        answer = context.client.queue()
+        queue = parse_squeue(answer.stdout, timezone=context.site.timezone)
+
+        def take_in(connection: sqlite3.Connection) -> tuple[set[str], list[Tracked]]:
+            now = context.clock()
+            _keep(connection, site, "squeue", answer.stdout, queue, now=now)
+            present = jobs.apply_queue(connection, site, queue.records, now=now)
+            return present, jobs.open_tracked(connection, site)
+
+        present, followed = context.store.write(take_in)
+        gone = [tracked for tracked in followed if tracked.root_id not in present]
+        asked = self._ask_accounting(context, gone)
+        picture = {record.job_id: record.state for record in queue.records}
+        changed = picture != self._picture or bool(asked)
+        self._picture = picture
+        waiting_for_last_word = len(gone) > len(asked)
+        if changed or waiting_for_last_word:
+            self._delay = QUICK_SECONDS
+        else:
+            self._delay = min(self._delay * 1.5, SLOW_SECONDS)
+        return self._delay
+
+    def delay_after_failure(self) -> float:
+        """See `Probe.delay_after_failure`."""
+        return self._delay
+
+    def hurry(self) -> None:
+        """Makes the next looks quick: something was launched or cancelled."""
+        self._delay = QUICK_SECONDS
+
+    def _ask_accounting(self, context: ProbeContext, gone: Sequence[Tracked]) -> list[Tracked]:
+        """Asks for the last word on jobs that left the queue; returns those that were asked for."""
+        site = context.site.name
+        due = [tracked for tracked in gone if tracked.sacct_after <= context.clock()]
+        if not due or context.ledger.sent("sacct") >= SACCT_PER_HOUR:
+            return []
+        answer = context.client.accounting([tracked.root_id for tracked in due], duplicates=True)
+        parsed = parse_sacct(answer.stdout, timezone=context.site.timezone)
+
+        def take_in(connection: sqlite3.Connection) -> None:
+            now = context.clock()
+            _keep(connection, site, "sacct", answer.stdout, parsed, now=now)
+            for tracked in due:
+                records = [record for record in parsed.records if jobs.root_of(record.job_id) == tracked.root_id]
+                if records:
+                    told = [
+                        (record, from_accounting(record), _is_last_word(record, now, context)) for record in records
+                    ]
+                    jobs.apply_accounting(connection, site, tracked.root_id, told, now=now)
+                else:
+                    jobs.mark_vanished(connection, site, tracked.root_id, now=now)
+                wait = SACCT_RETRY_SECONDS[min(tracked.sacct_tries, len(SACCT_RETRY_SECONDS) - 1)]
+                jobs.postpone_accounting(connection, site, tracked.root_id, until=now + context.site.scaled(wait))
+
+        context.store.write(take_in)
+        return list(due)
+
+
+def make() -> JobsProbe:
+    """Returns the probe for one site."""
+    return JobsProbe()
+
+
+def _is_last_word(record: AccountingRecord, now: float, context: ProbeContext) -> bool:
+    """Tells whether accounting has all it will have of a job: it lags, and tells of the job before its steps."""
+    if record.state not in FINAL_STATES or record.end_time is None:
+        return False
+    if all(step.state in FINAL_STATES for step in record.steps):
+        return True
+    return now - record.end_time > context.site.scaled(STEP_LAG_SECONDS)
+
+
+def _keep(
+    connection: sqlite3.Connection,
+    site: str,
+    parser: str,
+    text: str,
+    parsed: Parsed[AccountingRecord] | Parsed[QueueRecord],
+    *,
+    now: float,
+) -> None:
+    """Keeps the raw text, and counts the rows that were not understood."""
+    keep_raw(connection, site, parser, text, now=now)
+    counters.add(connection, "parse_errors_total", len(parsed.warnings), site=site, parser=parser)
