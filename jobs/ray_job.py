@@ -1,0 +1,975 @@
+#!/usr/bin/env python3
+"""Runs one Ray cluster inside a Slurm job and ends with it.
+
+This file travels alone: it is copied to the job's folder next to `plan.json` and started by the batch script with
+whatever `python3` the site has. Hence one file, the standard library only, and nothing newer than Python 3.6.
+
+    ray_job.py [PLAN]           the supervisor: the batch script becomes it, on the first node of the job
+    ray_job.py --node NAME ...  one node: the supervisor starts it with `srun` on every node, it starts `ray start`
+
+The supervisor starts the head and then the workers, asks Ray until every node is alive, writes `ready.json`, keeps the
+reverse tunnels up and runs the entrypoint if there is one. It logs to standard output and keeps `status.json`.
+
+Exit status:
+    the entrypoint's own (128 + n where signal n ended it), where there is one and it ended
+    0      a cluster without entrypoint, ended by USR1 (the warning before the time limit)
+    64     the plan or the surroundings are not usable; nothing was started
+    69     the cluster did not come up; the reason and the last lines of the log are printed
+    70     the head ended while the cluster was in use
+    75     the time limit came before the entrypoint ended, or before the cluster was ready
+    77     refused: this Ray has no token authentication, or the token file is open to others
+    130, 143  ended by INT or TERM
+    1      a fault in this program
+"""
+
+import argparse
+import collections
+import contextlib
+import http.client
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+import traceback
+from types import SimpleNamespace
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
+
+PLAN_VERSION = 1
+EXIT_UNUSABLE = 64
+EXIT_START = 69
+EXIT_HEAD = 70
+EXIT_LIMIT = 75
+EXIT_REFUSED = 77
+
+TICK = 0.25  # seconds between two looks at the children
+POLL = 0.5  # seconds between two questions to Ray while it comes up
+QUICK_END = 3.5  # seconds for all to end after TERM: Slurm kills what is left after KillWait, maybe as little as 5
+STEP_END = 10.0  # seconds for the workers, and then for the head, to end where there is time
+TUNNEL_END = 2.0
+START_ATTEMPTS = 3  # how often a node is started when somebody takes one of its ports in between
+FIRST_TOKEN_VERSION = (2, 52)
+SAFE_TOKEN_VERSION = (2, 54)
+LOWEST_PORT = 10000
+SLOT = 1000  # ports a job keeps to: the first for Ray's own processes, the rest for its workers
+PORT_NAMES = (
+    *("gcs", "dashboard", "client", "metrics", "node_manager", "object_manager", "runtime_env_agent"),
+    *("dashboard_agent", "dashboard_agent_grpc", "autoscaler_metrics", "dashboard_metrics"),
+)
+PORT_TAKEN = re.compile(r"(?i)address already in use|port \S+ (is )?(already )?(in use|taken)|failed to bind")
+SOCKET_PATH_LIMIT = 107
+SESSION_SOCKET = "/session_2000-01-01_00-00-00_000000_0000000/sockets/plasma_store.00"
+NODE_LINE = "rayslurm-node: "
+MIB = 1024 * 1024
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+
+LIBC: Any = None
+with contextlib.suppress(ImportError, OSError):
+    import ctypes
+
+    LIBC = ctypes.CDLL(None)
+
+
+class End(Exception):  # noqa: N818 - it is no error: every job ends with one
+    """The job ends.
+
+    Attributes:
+        code: the exit status.
+        reason: why, in one line or with the last lines of a log.
+        failed: whether something went wrong.
+    """
+
+    def __init__(self, code: int, reason: str, *, failed: bool = True) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+        self.failed = failed
+
+
+def say(text: str) -> None:
+    """Writes a line to the job's log."""
+    print(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), text, flush=True)
+
+
+def write_json(path: str, content: Dict[str, Any]) -> None:
+    """Writes a file that is there whole or not at all."""
+    partial = path + ".part"
+    with open(partial, "w") as stream:
+        json.dump(content, stream, indent=1, sort_keys=True)
+        stream.write("\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(partial, path)
+
+
+def last_lines(path: str, count: int = 15) -> str:
+    """Returns the end of a log, or why there is none."""
+    try:
+        with open(path, "rb") as stream:
+            stream.seek(max(0, os.fstat(stream.fileno()).st_size - 8192))
+            text = stream.read().decode("utf-8", "replace")
+    except OSError as error:
+        return f"(no log: {error})"
+    return "\n".join(text.splitlines()[-count:]) or "(empty log)"
+
+
+def output(argv: List[str], seconds: float = 300) -> str:
+    """Returns what a command prints; one that fails ends the job."""
+    pipe = subprocess.PIPE
+    try:
+        done = subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=pipe,
+            stderr=pipe,
+            timeout=seconds,
+            check=True,
+            universal_newlines=True,
+        )
+    except subprocess.CalledProcessError as error:
+        raise End(EXIT_UNUSABLE, f"{error}: {error.stderr.strip()}") from error
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise End(EXIT_UNUSABLE, f"{argv[0]} could not be run: {error}") from error
+    return done.stdout
+
+
+# --- the plan ---------------------------------------------------------------------------------------------------------
+
+MUST = object()
+
+
+class Field(NamedTuple):
+    """One value of the plan: its type, what null stands for (MUST: it must be there), and what it may be."""
+
+    kind: type
+    default: Any = MUST
+    least: float = 0
+    most: float = float("inf")
+    pattern: str = r"[^\0]*"
+
+
+PORT = Field(int, least=1, most=65535)
+PLAN = {
+    "version": Field(int, least=PLAN_VERSION, most=PLAN_VERSION),
+    "token": Field(str, pattern=r"[A-Za-z0-9]+"),
+    "job_name": Field(str),
+    "nodes": Field(int, least=1),
+    "cpus_per_node": Field(int, least=1),
+    "gpus_per_node": Field(int, 0),
+    "memory_bytes_per_node": Field(int, least=1024 * MIB),
+    "object_store_bytes_per_node": Field(int, None, least=80 * MIB),
+    "ray": Field(dict),
+    "entrypoint": Field(str, None),
+    "vm": Field(dict, None),
+    "tunnels": Field(list, []),
+    "grace_seconds": Field(float, 20.0),  # for the entrypoint to end in, after TERM
+}
+RAY = {
+    "command": Field(str, "ray", pattern=r".*\S.*"),
+    "temp_dir": Field(str, "/tmp"),  # may name variables, such as $TMPDIR
+    "allow_unauthenticated": Field(bool, False),
+    "auth_token_file": Field(str, "ray_auth_token"),
+    "ready_timeout_seconds": Field(float, 300.0, least=1),
+    "env": Field(dict, {}),
+}
+VM = {
+    "host": Field(str, pattern=r"[A-Za-z0-9:._][A-Za-z0-9:._-]*"),
+    "port": PORT._replace(default=22),
+    "user": Field(str, pattern=r"[A-Za-z0-9._][A-Za-z0-9._-]*"),
+    "identity_file": Field(str, pattern=r".+"),
+    "known_hosts": Field(str, pattern=r"\S+"),
+}
+TUNNEL = {
+    "name": Field(str, pattern=r"[A-Za-z0-9_][A-Za-z0-9_-]*"),
+    "vm_port": PORT,
+    "bind": Field(str, "127.0.0.1", pattern=r"[A-Za-z0-9.:*\[\]-]+"),
+    # of the head, of the N-th node (0 is the head), or any other address
+    "target": Field(str, pattern=r"dashboard|client|metrics(:\d+)?|[A-Za-z0-9._-]+:\d+"),
+}
+
+
+def checked(data: Any, fields: Dict[str, Field], where: str) -> SimpleNamespace:
+    """Returns the values of one object of the plan.
+
+    Raises:
+        ValueError: says which value is wrong.
+    """
+    if not isinstance(data, dict):
+        raise ValueError(f"{where or 'the plan'} must be an object")  # noqa: TRY004 - one error for any fault
+    values = {}
+    for key, field in fields.items():
+        value = values[key] = field.default if data.get(key) is None else data[key]
+        if value is MUST:
+            raise ValueError(f"{where}{key} is missing")
+        if value is field.default:
+            continue
+        kinds = (int, float) if field.kind is float else (field.kind,)
+        if not isinstance(value, kinds) or (isinstance(value, bool) and field.kind is not bool):
+            raise ValueError(f"{where}{key} must be {field.kind.__name__}, not {value!r}")
+        if isinstance(value, (int, float)) and not field.least <= value <= field.most:
+            raise ValueError(f"{where}{key} must be from {field.least} to {field.most}, not {value!r}")
+        if isinstance(value, str) and not re.fullmatch(field.pattern, value):
+            raise ValueError(f"{where}{key} is not usable: {value!r}")
+    return SimpleNamespace(**values)
+
+
+def read_plan(path: str) -> SimpleNamespace:
+    """Reads the plan: an object of PLAN, in which `ray`, `vm` and each of `tunnels` are such objects too.
+
+    Files that it names are relative to it.
+
+    Raises:
+        ValueError: the plan cannot be read or is wrong; says where.
+    """
+    folder = os.path.dirname(os.path.abspath(path))
+    try:
+        with open(path) as stream:
+            plan = checked(json.load(stream), PLAN, "")
+    except OSError as error:
+        raise ValueError(str(error)) from error
+    plan.ray = checked(plan.ray, RAY, "ray.")
+    plan.ray.command = shlex.split(plan.ray.command)
+    plan.ray.temp_dir = os.path.expandvars(plan.ray.temp_dir)
+    plan.ray.auth_token_file = os.path.join(folder, plan.ray.auth_token_file)
+    for name, value in plan.ray.env.items():
+        if not isinstance(value, str) or name.startswith("RAY_AUTH_"):
+            raise ValueError(f"ray.env.{name} must be a text, and none of Ray's own RAY_AUTH_*")
+    if plan.vm is not None:
+        plan.vm = checked(plan.vm, VM, "vm.")
+        plan.vm.identity_file = os.path.join(folder, plan.vm.identity_file)
+        plan.vm.known_hosts = os.path.join(folder, plan.vm.known_hosts)
+    plan.tunnels = [checked(item, TUNNEL, f"tunnels[{number}].") for number, item in enumerate(plan.tunnels)]
+    if plan.tunnels and plan.vm is None:
+        raise ValueError("vm is missing, and there are tunnels")
+    if len({tunnel.name for tunnel in plan.tunnels}) < len(plan.tunnels):
+        raise ValueError("tunnels: two have one name")
+    for tunnel in plan.tunnels:
+        if tunnel.target.startswith("metrics:") and int(tunnel.target[8:]) >= plan.nodes:
+            raise ValueError(f"tunnels: {tunnel.name} leads to a node that the job does not have")
+    return plan
+
+
+# --- processes --------------------------------------------------------------------------------------------------------
+
+
+def adopt_orphans() -> None:
+    """Makes this process the parent of its descendants' orphans, so that none escapes `kill_descendants`."""
+    if LIBC is not None:
+        LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def descendants() -> List[int]:
+    """Returns the processes below this one that have not ended."""
+    children = collections.defaultdict(list)  # type: Dict[int, List[int]]
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{entry}/stat", errors="replace") as stream:
+            state, parent = stream.read().rpartition(")")[2].split()[:2]
+            if state != "Z":
+                children[int(parent)].append(int(entry))
+    found = []  # type: List[int]
+    waiting = [os.getpid()]
+    while waiting:
+        below = children[waiting.pop()]
+        found += below
+        waiting += below
+    return found
+
+
+def kill_descendants() -> None:
+    """Kills whatever this process and its children left running."""
+    until = time.monotonic() + 2
+    while descendants() and time.monotonic() < until:
+        for process_id in descendants():
+            with contextlib.suppress(OSError):
+                os.kill(process_id, signal.SIGKILL)
+        time.sleep(0.05)
+
+
+class Child:
+    """A process group of our own, which gets TERM when we end, however we end."""
+
+    def __init__(self, name: str, argv: Sequence[str], env: Dict[str, str], log: Optional[str] = None) -> None:
+        self.name = name
+        with contextlib.ExitStack() as stack:
+            self.process = subprocess.Popen(
+                list(argv),
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=stack.enter_context(open(log, "ab")) if log else None,
+                stderr=subprocess.STDOUT if log else None,
+                start_new_session=True,
+                preexec_fn=self._die_with_parent,  # noqa: PLW1509 - there are no threads here
+            )
+
+    @staticmethod
+    def _die_with_parent() -> None:
+        if LIBC is not None:
+            LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+    def status(self) -> Optional[int]:
+        """Returns the exit status as a shell has it, or None while the process runs."""
+        code = self.process.poll()
+        return 128 - code if code is not None and code < 0 else code
+
+    def send(self, number: int) -> None:
+        """Signals the group while its leader is there."""
+        if self.status() is None:
+            with contextlib.suppress(OSError):
+                os.killpg(self.process.pid, number)
+
+
+class Signals:
+    """Remembers which signals came."""
+
+    def __init__(self) -> None:
+        self.came = set()  # type: Set[int]
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            signal.signal(number, lambda number, _frame: self.came.add(number))
+
+    def ending(self) -> Optional[int]:
+        """Returns TERM or INT, where one of them came."""
+        return next((number for number in (signal.SIGTERM, signal.SIGINT) if number in self.came), None)
+
+
+# --- one node ---------------------------------------------------------------------------------------------------------
+
+
+def node_address(name: str) -> str:
+    """Returns the IPv4 address at which the other nodes reach this one.
+
+    It is what the node's name stands for, if that is an address of this node and not loopback (Debian's 127.0.1.1);
+    otherwise the first that `hostname -I` names.
+    """
+    known = []  # type: List[str]
+    with contextlib.suppress(OSError):
+        known = [str(item[4][0]) for item in socket.getaddrinfo(name, None, socket.AF_INET, socket.SOCK_STREAM)]
+    for address in known:
+        if not address.startswith("127.") and is_free(0, address):
+            return address
+    for address in output(["hostname", "-I"], 60).split():
+        if ":" not in address and not address.startswith("127."):
+            return address
+    raise End(EXIT_START, f"{name} has no address that other nodes can reach (its name stands for {known})")
+
+
+def is_free(port: int, address: str = "") -> bool:
+    """Says whether the address is ours and nobody listens on its port."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind((address, port))
+        except OSError:
+            return False
+    return True
+
+
+def ephemeral_range() -> Tuple[int, int]:
+    """Returns the ports from which the kernel takes those that nobody asked for."""
+    with open("/proc/sys/net/ipv4/ip_local_port_range") as stream:
+        low, high = stream.read().split()
+    return int(low), int(high)
+
+
+def pick_ports(offset: int, ephemeral: Tuple[int, int], free: Callable[[int], bool] = is_free) -> Dict[str, int]:
+    """Picks ports out of the kernel's way.
+
+    The room below the ephemeral range (above it, where there is none below) is cut into slots of a thousand ports. The
+    job begins at the slot that its number gives, so that two jobs on one node rarely meet, and takes the first slot in
+    which all that Ray itself needs are free. What is left of the slot is for Ray's workers, which look for themselves.
+
+    Args:
+        offset: what the choice hangs on: the job's number and the attempt.
+        ephemeral: the first and the last port that the kernel hands out.
+        free: says whether a port is free.
+
+    Raises:
+        End: no slot is free.
+    """
+    slots = []  # type: List[int]
+    for low, high in ((LOWEST_PORT, ephemeral[0] - 1), (ephemeral[1] + 1, 65535), (LOWEST_PORT, 65535)):
+        slots = slots or list(range(low, high - SLOT + 2, SLOT))
+    for turn in range(len(slots)):
+        first = slots[(offset + turn) % len(slots)]
+        ports = {name: first + number for number, name in enumerate(PORT_NAMES)}
+        if all(free(port) for port in ports.values()):
+            return dict(ports, min_worker=first + len(ports), max_worker=first + SLOT - 1)
+    raise End(EXIT_START, f"no free ports: in each of {len(slots)} slots at least one is taken")
+
+
+def split_memory(total: int, object_store: Optional[int], shm_free: int) -> Tuple[int, int]:
+    """Splits a node's memory into what Ray's workers and what its object store may use.
+
+    Ray's own processes keep a tenth of it, between 256 MiB and 4 GiB. The store gets 30 % and no more than fits into
+    /dev/shm, unless the plan says how much.
+    """
+    store = object_store or max(80 * MIB, min(total * 3 // 10, shm_free * 9 // 10))
+    own = min(max(total // 10, 256 * MIB), 4096 * MIB)
+    if total - store - own < 64 * MIB:
+        told = f"{store // MIB} go to the object store and {own // MIB} to Ray itself"
+        raise End(EXIT_START, f"{total // MIB} MiB of memory a node are too few: {told}")
+    return total - store - own, store
+
+
+def shm_free() -> int:
+    """Returns the bytes free in /dev/shm."""
+    with contextlib.suppress(OSError):
+        found = os.statvfs("/dev/shm")
+        return found.f_bavail * found.f_frsize
+    return 0
+
+
+def session_dir(temp_dir: str, job_id: str) -> str:
+    """Returns the folder of this job below the site's temporary folder.
+
+    Raises:
+        End: the path is not absolute, or too long for Ray's sockets.
+    """
+    path = os.path.join(temp_dir, "rs-" + job_id)
+    if not os.path.isabs(path) or "$" in path:
+        raise End(EXIT_UNUSABLE, f"ray.temp_dir is not an absolute path: {temp_dir!r}")
+    excess = len(os.fsencode(path + "/r" + SESSION_SOCKET)) - SOCKET_PATH_LIMIT
+    if excess > 0:
+        raise End(EXIT_UNUSABLE, f"ray.temp_dir is {excess} bytes too long for the paths of sockets: {temp_dir!r}")
+    return path
+
+
+def make_private(path: str) -> None:
+    """Makes a folder that is ours alone. Ray opens its own folders to everybody; below this one nobody gets there."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+    found = os.lstat(path)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise End(EXIT_START, f"{path} is there and is not ours")
+    os.chmod(path, 0o700)
+
+
+def ray_start(plan: SimpleNamespace, ip: str, head: Optional[str], ports: Dict[str, int], temp: str) -> List[str]:
+    """Returns the command that starts Ray on this node. `head` is the address of the head, None on the head itself."""
+    memory, store = split_memory(plan.memory_bytes_per_node, plan.object_store_bytes_per_node, shm_free())
+    options = {
+        "node-ip-address": ip,
+        "num-cpus": plan.cpus_per_node,
+        "num-gpus": plan.gpus_per_node,
+        "memory": memory,
+        "object-store-memory": store,
+        "node-manager-port": ports["node_manager"],
+        "object-manager-port": ports["object_manager"],
+        "metrics-export-port": ports["metrics"],
+        "runtime-env-agent-port": ports["runtime_env_agent"],
+        "dashboard-agent-listen-port": ports["dashboard_agent"],
+        "dashboard-agent-grpc-port": ports["dashboard_agent_grpc"],
+        "min-worker-port": ports["min_worker"],
+        "max-worker-port": ports["max_worker"],
+        "log-color": "false",
+    }
+    if head is None:
+        options.update({"port": ports["gcs"], "ray-client-server-port": ports["client"], "include-dashboard": "true"})
+        options.update({"dashboard-host": "127.0.0.1", "dashboard-port": ports["dashboard"]})
+        options["temp-dir"] = temp  # the workers learn it from the head
+    else:
+        options["address"] = head
+    flags = ["--block", "--disable-usage-stats"] + (["--head"] if head is None else [])
+    return [*plan.ray.command, "start", *flags, *(f"--{key}={value}" for key, value in sorted(options.items()))]
+
+
+def run_node(plan: SimpleNamespace, job_id: str, name: str, head: Optional[str], attempt: int) -> int:
+    """Starts Ray on this node, waits for its end and clears up after it."""
+    signals = Signals()
+    adopt_orphans()
+    ip = node_address(name)
+    ports = pick_ports(int(re.sub(r"\D.*", "", job_id) or 0) + attempt, ephemeral_range())
+    folder = session_dir(plan.ray.temp_dir, job_id)
+    make_private(folder)
+    try:
+        argv = ray_start(plan, ip, head, ports, os.path.join(folder, "r"))
+        about = {"name": name, "ip": ip, "attempt": attempt, "ports": ports}
+        print(NODE_LINE + json.dumps(about, sort_keys=True), flush=True)
+        say("+ " + " ".join(map(shlex.quote, argv)))
+        env = dict(os.environ, AUTOSCALER_METRIC_PORT=str(ports["autoscaler_metrics"]))
+        ray = Child("ray", argv, dict(env, DASHBOARD_METRIC_PORT=str(ports["dashboard_metrics"])))
+        while ray.status() is None and signals.ending() is None:
+            time.sleep(TICK)
+        status = ray.status()
+        if status is not None:
+            say(f"ray start ended with exit status {status}")
+            return status or 1
+        ray.send(signal.SIGTERM)
+        until = time.monotonic() + QUICK_END - 0.5
+        while ray.status() is None and time.monotonic() < until:
+            time.sleep(0.05)
+        return 0
+    finally:
+        kill_descendants()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+# --- tunnels ----------------------------------------------------------------------------------------------------------
+
+
+class Tunnel:
+    """Keeps one `ssh -R` running; a tunnel that fails never ends the job."""
+
+    FIRST_PAUSE = 1.0
+    LONGEST_PAUSE = 60.0
+
+    def __init__(self, plan: SimpleNamespace, vm: SimpleNamespace, target: str, logs: str) -> None:
+        self.plan = plan
+        self.target = target
+        self.log = os.path.join(logs, f"tunnel-{plan.name}.log")
+        options = (
+            *("BatchMode=yes", "ConnectTimeout=15", "ControlMaster=no", "ControlPath=none", "ExitOnForwardFailure=yes"),
+            *("IdentitiesOnly=yes", "ServerAliveCountMax=3", "ServerAliveInterval=15", "UpdateHostKeys=no"),
+            *("StrictHostKeyChecking=yes", "GlobalKnownHostsFile=/dev/null", f"UserKnownHostsFile={vm.known_hosts}"),
+        )
+        self.argv = [
+            "ssh",
+            "-F",
+            "/dev/null",
+            "-N",
+            "-T",
+            "-n",
+            "-p",
+            str(vm.port),
+            "-l",
+            vm.user,
+            "-i",
+            vm.identity_file,
+        ]
+        self.argv += [word for option in options for word in ("-o", option)]
+        self.argv += ["-R", f"{plan.bind}:{plan.vm_port}:{target}", vm.host]
+        self.child = None  # type: Optional[Child]
+        self.restarts = 0
+        self.failures = 0
+        self.started = self.next_start = 0.0
+        self.reason = ""
+
+    def tend(self, now: float) -> bool:
+        """Starts ssh where it does not run and its pause is over. Returns whether it had ended."""
+        status = self.child.status() if self.child else None
+        if self.child is not None and status is None:
+            return False
+        if self.child is not None:
+            self.child = None
+            self._ended(status, now)
+            return True
+        if now >= self.next_start:
+            self.started = now
+            open(self.log, "wb").close()
+            self.child = Child("tunnel " + self.plan.name, self.argv, dict(os.environ), self.log)
+        return False
+
+    def _ended(self, status: Optional[int], now: float) -> None:
+        if now - self.started > self.LONGEST_PAUSE:
+            self.failures = 0
+        pause = min(self.FIRST_PAUSE * 2**self.failures, self.LONGEST_PAUSE)
+        self.next_start = now + pause
+        self.failures += 1
+        self.restarts += 1
+        reason = f"ssh ended with exit status {status}: " + last_lines(self.log, 3).replace("\n", " | ")
+        # A new reason is told, and of the same one the 2nd, 4th, 8th ... time: no flood.
+        if reason != self.reason or self.failures & (self.failures - 1) == 0:
+            say(f"tunnel {self.plan.name}: {reason}; again in {pause:g} s, restart {self.restarts}")
+        self.reason = reason
+
+
+# --- the supervisor ---------------------------------------------------------------------------------------------------
+
+
+class Node:
+    """One node of the job as the supervisor sees it."""
+
+    def __init__(self, name: str, logs: str, *, is_head: bool) -> None:
+        self.name = name
+        self.is_head = is_head
+        self.role = "head" if is_head else "worker"
+        self.log = os.path.join(logs, "head.log" if is_head else f"worker-{name}.log")
+        self.child = None  # type: Optional[Child]
+        self.attempt = 0
+        self.about = {}  # type: Dict[str, Any]
+
+    def status(self) -> Optional[int]:
+        """Returns the exit status of the node's step, where it was started and has ended."""
+        return self.child.status() if self.child else None
+
+    def listen(self) -> bool:
+        """Reads from the log what the node said about itself; returns whether it did."""
+        with contextlib.suppress(OSError), open(self.log, errors="replace") as stream:
+            lines = [] if self.about else [line for line in stream if line.startswith(NODE_LINE) and line[-1] == "\n"]
+            for line in lines:
+                said = json.loads(line[len(NODE_LINE) :])
+                self.about = said if said["attempt"] == self.attempt else self.about
+        return bool(self.about)
+
+    def port(self, name: str) -> int:
+        """Returns one of the ports that the node chose."""
+        return int(self.about["ports"][name])
+
+
+class Supervisor:
+    """Starts the cluster, watches over it and ends it."""
+
+    def __init__(self, plan_path: str, plan: SimpleNamespace, job_id: str) -> None:
+        self.plan = plan
+        self.plan_path = os.path.abspath(plan_path)
+        self.folder = os.path.dirname(self.plan_path)
+        self.logs = os.path.join(self.folder, "logs")
+        self.job_id = job_id
+        self.signals = Signals()
+        self.phase = ""
+        self.env = {}  # type: Dict[str, str]
+        self.headers = {}  # type: Dict[str, str]
+        self.nodes = []  # type: List[Node]
+        self.tunnels = []  # type: List[Tunnel]
+        self.driver = None  # type: Optional[Child]
+        self.lost = []  # type: List[str]
+        self.answer = "nothing asked yet"
+
+    @property
+    def head(self) -> Node:
+        """The node this runs on."""
+        return self.nodes[0]
+
+    def run(self) -> int:
+        """Does it all and returns the exit status."""
+        adopt_orphans()
+        try:
+            self.prepare()
+            self.start()
+            self.serve()
+        except End as reached:
+            end = reached
+        except Exception:  # noqa: BLE001 - whatever it is, the children must not stay
+            end = End(1, "a fault in the supervisor:\n" + traceback.format_exc())
+        say("ending: " + end.reason)
+        self.enter("ending", reason=end.reason)
+        self.stop()
+        self.enter("failed" if end.failed else "ended", reason=end.reason, exit_code=end.code)
+        return end.code
+
+    def enter(self, phase: str, **more: Any) -> None:
+        """Enters a phase: into the log and into status.json."""
+        if phase != self.phase:
+            say("phase " + phase)
+        self.phase = phase
+        tunnels = [{"name": one.plan.name, "restarts": one.restarts, "reason": one.reason} for one in self.tunnels]
+        about = {
+            "phase": phase,
+            "time": time.time(),
+            "job_id": self.job_id,
+            "nodes_lost": self.lost,
+            "tunnels": tunnels,
+        }
+        try:
+            write_json(os.path.join(self.folder, "status.json"), dict(about, **more))
+        except OSError as error:
+            say(f"status.json could not be written: {error}")
+
+    def prepare(self) -> None:
+        """Looks whether all is there, and settles names and authentication."""
+        plan = self.plan
+        say(f"job {self.job_id} {plan.job_name}: {plan.nodes} node(s), Python {sys.version.split()[0]}")
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(self.folder, "ready.json"))
+        session_dir(plan.ray.temp_dir, self.job_id)
+        names = output(["scontrol", "show", "hostnames", os.environ.get("SLURM_JOB_NODELIST", "")]).split()
+        if len(names) != plan.nodes:
+            raise End(EXIT_UNUSABLE, f"the job has the node(s) {names}, the plan wants {plan.nodes}")
+        here = os.environ.get("SLURMD_NODENAME", names[0])
+        names.sort(key=lambda name: name != here)  # this node first, the others in their order
+        told = output([*plan.ray.command, "--version"])
+        version = re.search(r"version (\d+)\.(\d+)", told)
+        if version is None:
+            raise End(EXIT_UNUSABLE, f"the version of Ray is not to be seen in {told!r}")
+        say(told.strip())
+        self.env = {key: value for key, value in os.environ.items() if not re.match(r"RAY_ADDRESS$|RAY_AUTH_", key)}
+        self.env.update(RAY_USAGE_STATS_ENABLED="0", RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S="0")
+        self.env.update(plan.ray.env)
+        self.env.update(self.authentication((int(version.group(1)), int(version.group(2)))))
+        os.makedirs(self.logs, mode=0o700, exist_ok=True)
+        self.nodes = [Node(name, self.logs, is_head=number == 0) for number, name in enumerate(names)]
+        for node in self.nodes:
+            open(node.log, "wb").close()
+
+    def authentication(self, version: Tuple[int, int]) -> Dict[str, str]:
+        """Returns the environment that turns token authentication on, or refuses where that cannot be.
+
+        Processes get the path of the token, never the token: it would be seen in their environment.
+        """
+        path = self.plan.ray.auth_token_file
+        if version < FIRST_TOKEN_VERSION:
+            if not self.plan.ray.allow_unauthenticated:
+                told = f"Ray {version[0]}.{version[1]} has no token authentication (2.52 is the first)"
+                cure = "use a newer one, or allow_unauthenticated_ray on exclusive nodes"
+                raise End(EXIT_REFUSED, f"{told}: whoever reaches its ports could use it; {cure}")
+            say("Ray runs WITHOUT authentication, as the plan allows")
+            return {"RAY_AUTH_MODE": "disabled"}
+        if version < SAFE_TOKEN_VERSION:
+            say("Ray before 2.54 has a known hole in its token authentication (CVE-2026-27482): use a newer one")
+        try:
+            with open(path) as stream:
+                found = os.fstat(stream.fileno())
+                token = stream.read().strip()
+        except OSError as error:
+            raise End(EXIT_REFUSED, f"no token for Ray's authentication: {error}") from error
+        if found.st_mode & 0o077 or found.st_uid != os.getuid() or not token:
+            raise End(EXIT_REFUSED, f"{path} must be ours, with mode 0600, and not empty")
+        self.headers = {"Authorization": "Bearer " + token}
+        return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": path}
+
+    # --- coming up
+
+    def start(self) -> None:
+        """Starts head and workers and waits until Ray says that all nodes are alive."""
+        until = time.monotonic() + self.plan.ray.ready_timeout_seconds
+        self.enter("starting_head")
+        self.launch(self.head)
+        self.enter("waiting_head")
+        version = self.wait_for(until, self.ask_version)
+        self.enter("starting_workers")
+        for node in self.nodes[1:]:
+            self.launch(node)
+        self.enter("waiting_workers")
+        self.wait_for(until, self.all_alive)
+        self.become_ready(version)
+
+    def launch(self, node: Node) -> None:
+        """Starts a node's step."""
+        argv = ["srun", "--overlap", "--export=ALL", "--nodes=1", "--ntasks=1", "--nodelist=" + node.name]
+        argv += [f"--cpus-per-task={self.plan.cpus_per_node}", "--cpu-bind=none", "--kill-on-bad-exit=1"]
+        argv += [sys.executable, os.path.abspath(__file__), "--node", node.name, "--attempt", str(node.attempt)]
+        argv += [] if node.is_head else ["--head", self.address()]
+        node.about = {}
+        try:
+            node.child = Child(f"{node.role} {node.name}", [*argv, self.plan_path], self.env, node.log)
+        except OSError as error:
+            raise End(EXIT_START, f"srun could not be run: {error}") from error
+
+    def address(self) -> str:
+        """Returns where the cluster is reached."""
+        return f"{self.head.about['ip']}:{self.head.port('gcs')}"
+
+    def wait_for(self, until: float, question: Callable[[], Any]) -> Any:
+        """Asks until the answer is there, the time is over, or a node's step has ended."""
+        while True:
+            self.heed_signals()
+            for node in self.nodes:
+                self.heed_early_end(node)
+            answer = question()
+            if answer:
+                return answer
+            if time.monotonic() > until:
+                raise End(EXIT_START, self.what_is_missing())
+            time.sleep(POLL)
+
+    def heed_early_end(self, node: Node) -> None:
+        """Ends the job where a step ended while it should come up; tries again if only a port was taken."""
+        status = node.status()
+        if status is None:
+            return
+        tail = last_lines(node.log)
+        may_retry = node.attempt + 1 < START_ATTEMPTS and not (node.is_head and self.workers_started())
+        if not may_retry or not PORT_TAKEN.search(tail):
+            told = f"the {node.role} on {node.name} ended with exit status {status} before the cluster was ready"
+            raise End(EXIT_START, f"{told}; its log ends:\n{tail}")
+        node.attempt += 1
+        say(f"{node.role} {node.name}: a port was taken, attempt {node.attempt + 1}")
+        self.launch(node)
+
+    def workers_started(self) -> bool:
+        """Says whether any worker has been started."""
+        return any(node.child for node in self.nodes[1:])
+
+    def what_is_missing(self) -> str:
+        """Says which nodes are not there after the time for it."""
+        missing = [self.head]
+        if self.workers_started():
+            alive = self.ask_alive() or set()
+            missing = [node for node in self.nodes if node.about.get("ip") not in alive] or self.nodes
+        names = ", ".join(node.name for node in missing)
+        parts = [f"not ready after {self.plan.ray.ready_timeout_seconds:g} s: {names} missing (Ray: {self.answer})"]
+        return "\n".join(parts + [f"log of {node.name} ends:\n{last_lines(node.log)}" for node in missing[:3]])
+
+    def ask(self, path: str) -> Any:
+        """Asks Ray's dashboard; returns None, and remembers why, where it does not answer."""
+        if not self.head.listen():
+            self.answer = "the head has not told its ports"
+            return None
+        connection = http.client.HTTPConnection("127.0.0.1", self.head.port("dashboard"), timeout=5)
+        try:
+            connection.request("GET", path, headers=self.headers)
+            response = connection.getresponse()
+            self.answer = f"{response.status} {response.reason} for {path}"
+            body = response.read().decode("utf-8", "replace")
+            return json.loads(body) if response.status == http.client.OK else None
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            self.answer = f"{type(error).__name__} {error} for {path}"
+            return None
+        finally:
+            connection.close()
+
+    def ask_version(self) -> Optional[Dict[str, Any]]:
+        """Returns Ray's version and session, once the head answers."""
+        found = self.ask("/api/version")
+        return found if isinstance(found, dict) and "session_name" in found else None
+
+    def ask_alive(self) -> Optional[Set[str]]:
+        """Returns the addresses of the nodes which Ray calls alive."""
+        found = self.ask("/api/v0/nodes?limit=10000")
+        if found is None:
+            return None
+        try:
+            alive = {row["node_ip"] for row in found["data"]["result"]["result"] if row["state"] == "ALIVE"}
+        except (KeyError, TypeError) as error:
+            self.answer = f"nodes not understood: {error!r}"
+            return None
+        self.answer = f"{len(alive)} of {len(self.nodes)} nodes alive"
+        return alive
+
+    def all_alive(self) -> bool:
+        """Says whether Ray calls every node of the job alive."""
+        alive = self.ask_alive()
+        return alive is not None and all(node.listen() and node.about["ip"] in alive for node in self.nodes)
+
+    # --- in use
+
+    def become_ready(self, version: Dict[str, Any]) -> None:
+        """Writes ready.json, and starts tunnels and entrypoint."""
+        plan = self.plan
+        self.tunnels = [Tunnel(one, plan.vm, self.target(one.target), self.logs) for one in plan.tunnels]
+        ready = {
+            "version": PLAN_VERSION,
+            "job_id": self.job_id,
+            "restarts": int(os.environ.get("SLURM_RESTART_COUNT") or 0),
+            "token": plan.token,
+            "authentication": "token" if self.headers else "none",
+            "head_node": self.head.name,
+            "head_ip": self.head.about["ip"],
+            "address": self.address(),
+            "ports": self.head.about["ports"],
+            "nodes": [{key: node.about[key] for key in ("name", "ip", "ports")} for node in self.nodes],
+            "ray_version": version.get("ray_version"),
+            "session_name": version["session_name"],
+            "ready_time": time.time(),
+            "tunnels": [dict(vars(one.plan), address=one.target) for one in self.tunnels],
+        }
+        write_json(os.path.join(self.folder, "ready.json"), ready)
+        self.enter("ready")
+        if plan.entrypoint is not None:
+            self.enter("driver")
+            env = dict(self.env, RAY_ADDRESS=self.address())
+            self.driver = Child("entrypoint", ["bash", "-c", plan.entrypoint], env)
+
+    def target(self, name: str) -> str:
+        """Returns where a tunnel leads, as ssh wants it."""
+        if name == "dashboard":
+            return f"127.0.0.1:{self.head.port('dashboard')}"
+        if name == "client" or name.startswith("metrics"):
+            kind, _, number = name.partition(":")
+            node = self.nodes[int(number or 0)]
+            return f"{node.about['ip']}:{node.port(kind)}"
+        return name
+
+    def serve(self) -> None:
+        """Watches over everything until there is a reason to end."""
+        while True:
+            self.heed_signals()
+            for node in self.nodes:
+                self.heed_loss(node)
+            if any([tunnel.tend(time.monotonic()) for tunnel in self.tunnels]):  # noqa: C419 - tend all of them
+                self.enter(self.phase)
+            status = self.driver.status() if self.driver else None
+            if status is not None:
+                raise End(status, f"the entrypoint ended with exit status {status}", failed=status != 0)
+            time.sleep(TICK)
+
+    def heed_loss(self, node: Node) -> None:
+        """Notices that a node's step ended: the head's end is the cluster's, a worker's is not."""
+        status = node.status()
+        if status is None or node.name in self.lost or self.signals.ending() is not None:
+            return
+        told = f"the {node.role} on {node.name} ended with exit status {status}; its log ends:\n{last_lines(node.log)}"
+        if node.is_head:
+            raise End(EXIT_HEAD, told)
+        say("the cluster goes on without a node: " + told)
+        self.lost.append(node.name)
+        self.enter(self.phase)
+
+    def heed_signals(self) -> None:
+        """Turns a signal into the end it asks for."""
+        number = self.signals.ending()
+        if number is not None:
+            raise End(128 + number, f"{signal.Signals(number).name} came", failed=False)
+        if signal.SIGUSR1 in self.signals.came and self.phase == "ready":
+            raise End(0, "the time limit is near", failed=False)
+        if signal.SIGUSR1 in self.signals.came:
+            raise End(EXIT_LIMIT, f"the time limit is near, and the job was still in phase {self.phase}")
+
+    # --- coming down
+
+    def stop(self) -> None:
+        """Ends what was started: entrypoint, workers, head, tunnels; what does not end in time is killed.
+
+        With TERM there are only seconds left for all of it, so then all are told at once, in that order.
+        """
+        workers = [node.child for node in self.nodes[1:] if node.child]
+        head = [node.child for node in self.nodes[:1] if node.child]
+        tunnels = [tunnel.child for tunnel in self.tunnels if tunnel.child]
+        driver = [self.driver] if self.driver else []
+        in_order = ((driver, self.plan.grace_seconds), (workers, STEP_END), (head, STEP_END), (tunnels, TUNNEL_END))
+        for children, seconds in in_order:
+            if self.signals.ending() is None:
+                self.finish(children, seconds)
+        self.finish(driver + workers + head + tunnels, QUICK_END)
+        kill_descendants()
+
+    def finish(self, children: List[Child], seconds: float) -> None:
+        """Ends some children together. Returns early where TERM comes meanwhile."""
+        before = self.signals.ending()
+        for child in children:
+            child.send(signal.SIGTERM)
+        until = time.monotonic() + seconds
+        while any(child.status() is None for child in children) and time.monotonic() < until:
+            if self.signals.ending() != before:
+                return
+            time.sleep(0.05)
+        for child in children:
+            if child.status() is None:
+                say(f"{child.name} did not end in {seconds:g} s and is killed")
+                child.send(signal.SIGKILL)
+
+
+def main() -> int:
+    """Runs the supervisor, or one node for it."""
+    parser = argparse.ArgumentParser(description="Runs one Ray cluster inside a Slurm job.")
+    parser.add_argument(
+        "plan", nargs="?", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "plan.json")
+    )
+    parser.add_argument("--node", help="start Ray on this node (what the supervisor uses)")
+    parser.add_argument("--head", help="with --node: the head's address; without it this node is the head")
+    parser.add_argument("--attempt", type=int, default=0)
+    told = parser.parse_args()
+    job_id = os.environ.get("SLURM_JOB_ID", "")
+    try:
+        if not job_id:
+            raise ValueError("SLURM_JOB_ID is not set: this runs inside a Slurm job")
+        plan = read_plan(told.plan)
+    except ValueError as error:
+        say(f"{told.plan}: {error}")
+        return EXIT_UNUSABLE
+    if told.node is None:
+        return Supervisor(told.plan, plan, job_id).run()
+    try:
+        return run_node(plan, job_id, told.node, told.head, told.attempt)
+    except End as end:
+        say(end.reason)
+        return end.code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
