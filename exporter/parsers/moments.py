@@ -1,0 +1,96 @@
+"""Points in time as Slurm prints them: epoch seconds, or local times of the site."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta, tzinfo
+
+_EPOCH = re.compile(r"[0-9]{1,10}\Z")
+_LOCAL = re.compile(
+    r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})(?:(Z)|([+-])([0-9]{2}):?([0-9]{2}))?\Z"
+)
+_NO_TIME = frozenset({"", "unknown", "none", "n/a", "na", "(null)", "not_set"})
+_END_OF_TIME = 2**32 - 2
+"""NO_VAL, which Slurm keeps where there is no time."""
+
+Moments = tuple[int, ...]
+"""What a cell may mean: nothing, one epoch second, or two in the night when clocks go back."""
+
+
+def moments(text: str, timezone: tzinfo) -> Moments:
+    """Read a time as UTC epoch seconds.
+
+    Args:
+        text: `1795450041` (SLURM_TIME_FORMAT=%s), `2026-11-23T16:07:21` in `timezone`, or the same with an offset.
+        timezone: the site's.
+
+    Returns:
+        Nothing for `Unknown`, `None`, `N/A` and empty; two moments where the local time occurs twice.
+
+    Raises:
+        ValueError: it is not a time, or one that the site's clocks skip.
+    """
+    if text.casefold() in _NO_TIME:
+        return ()
+    if _EPOCH.match(text):
+        seconds = int(text)
+        return (seconds,) if 0 < seconds < _END_OF_TIME else ()
+    match = _LOCAL.match(text)
+    if match is None:
+        raise ValueError("not a time")
+    year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
+    naive = datetime(year, month, day, hour, minute, second)  # noqa: DTZ001 - the zone follows below
+    if match[7]:
+        return _positive(naive.replace(tzinfo=UTC))
+    if match[8]:
+        ahead = timedelta(hours=int(match[9]), minutes=int(match[10]))
+        return _positive((naive - ahead if match[8] == "+" else naive + ahead).replace(tzinfo=UTC))
+    try:
+        first, second_time = (naive.replace(tzinfo=timezone, fold=fold) for fold in (0, 1))
+        early, late = int(first.timestamp()), int(second_time.timestamp())
+    except OverflowError as error:
+        raise ValueError("not a time") from error
+    if early > late:
+        raise ValueError("a local time that the clocks skip")
+    return (early,) if early == late else (early, late)
+
+
+def _positive(moment: datetime) -> Moments:
+    return (int(moment.timestamp()),)
+
+
+def settle(
+    submit: Moments,
+    start: Moments,
+    end: Moments,
+    elapsed: float | None,
+) -> tuple[int | None, int | None, int | None]:
+    """Choose among what ambiguous local times may mean by what must hold between them.
+
+    A job is submitted before it starts, starts before it ends, and ends `elapsed` seconds after its start. A time on
+    which all remaining choices agree is known; any other is None.
+    """
+    known = tuple(each[0] if len(each) == 1 else None for each in (submit, start, end))
+    if all(len(each) < 2 for each in (submit, start, end)):  # noqa: PLR2004 - two: ambiguous
+        return known[0], known[1], known[2]
+    fitting = [
+        choice
+        for choice in itertools.product(submit or (None,), start or (None,), end or (None,))
+        if _fits(choice, elapsed if start and end else None)
+    ]
+    settled = []
+    for position, fallback in enumerate(known):
+        values = {choice[position] for choice in fitting}
+        settled.append(values.pop() if len(values) == 1 else fallback)
+    return settled[0], settled[1], settled[2]
+
+
+def _fits(choice: Sequence[int | None], elapsed: float | None) -> bool:
+    submit, start, end = choice
+    if submit is not None and start is not None and submit > start:
+        return False
+    if start is None or end is None:
+        return True
+    return start <= end and (elapsed is None or start + elapsed == end)

@@ -1,0 +1,247 @@
+"""What `sacct` prints, as accounting records: delimited (`-P`, `-p`) or as its default table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, tzinfo
+from math import inf
+from typing import TypedDict
+
+from exporter.parsers.accounting import RowReader
+from exporter.parsers.ids import JobId, cut_job_id, job_id
+from exporter.parsers.layout import Dialect
+from exporter.parsers.table import Row, Stray, read_tables
+from exporter.records import AccountingRecord, Parsed, ParseWarning
+
+KIND = "sacct"
+
+_TYPED = """
+    JobID JobIDRaw User UID Group GID Account AssocID Partition QOS QOSRAW QOSREQ Cluster State ExitCode
+    DerivedExitCode ReqCPUS AllocCPUS NCPUS ReqNodes AllocNodes NNodes NTasks NodeList Submit Eligible Start End Elapsed
+    ElapsedRaw Timelimit TimelimitRaw Planned PlannedCPU PlannedCPURAW Reserved ResvCPU ResvCPURAW CPUTime CPUTimeRAW
+    TotalCPU UserCPU SystemCPU Suspended AveCPU MinCPU MinCPUNode MinCPUTask AveCPUFreq ReqCPUFreq ReqCPUFreqMin
+    ReqCPUFreqMax ReqCPUFreqGov AveDiskRead AveDiskWrite MaxDiskRead MaxDiskReadNode MaxDiskReadTask MaxDiskWrite
+    MaxDiskWriteNode MaxDiskWriteTask AvePages MaxPages MaxPagesNode MaxPagesTask AveRSS MaxRSS MaxRSSNode MaxRSSTask
+    AveVMSize MaxVMSize MaxVMSizeNode MaxVMSizeTask ConsumedEnergy ConsumedEnergyRaw ReqMem ReqTRES AllocTRES AllocGRES
+    ReqGRES TRESUsageInAve TRESUsageInMax TRESUsageInMaxNode TRESUsageInMaxTask TRESUsageInMin TRESUsageInMinNode
+    TRESUsageInMinTask TRESUsageInTot TRESUsageOutAve TRESUsageOutMax TRESUsageOutMaxNode TRESUsageOutMaxTask
+    TRESUsageOutMin TRESUsageOutMinNode TRESUsageOutMinTask TRESUsageOutTot Restarts Priority DBIndex Flags Layout
+    WCKeyID ReservationId BlockID SegmentSize SLUID
+"""
+_TEXT = """
+    JobName SubmitLine Comment AdminComment SystemComment Extra WorkDir StdErr StdIn StdOut Constraints Container WCKey
+    Reservation ReservationReq Reason FailedNode Licenses McsLabel
+"""
+_BY_STEP = ("maxrss", "tresusageintot")
+"""Columns of which a job's own value is that of its largest step."""
+
+
+def _is_id(text: str, cut: bool) -> bool:
+    return (cut_job_id(text) if cut else job_id(text)) is not None
+
+
+_DIALECT = Dialect(
+    id_name="JobID",
+    known=frozenset((_TYPED + _TEXT).lower().split()),
+    typed=frozenset(_TYPED.lower().split()),
+    name_column="jobname",
+    name_like=re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z"),
+    is_id=_is_id,
+    ruled=True,
+)
+
+
+class _FromSteps(TypedDict):
+    steps: tuple[AccountingRecord, ...]
+    max_rss_bytes: float | None
+    memory_peak_bytes: float | None
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """One row of a job, its steps, and what makes totals over them unknown."""
+
+    row: Row
+    record: AccountingRecord
+    table: int
+    steps: list[AccountingRecord] = field(default_factory=list)
+    step_rows: dict[str, Row] = field(default_factory=dict)
+    unclear: set[str] = field(default_factory=set)
+
+    def from_steps(self) -> _FromSteps:
+        """The fields that follow from the steps."""
+        return {
+            "steps": tuple(self.steps),
+            "max_rss_bytes": self._largest("maxrss", "max_rss_bytes"),
+            "memory_peak_bytes": self._largest("tresusageintot", "memory_peak_bytes"),
+        }
+
+    def _largest(self, column: str, name: str) -> float | None:
+        if column in self.unclear:
+            return None
+        values = [getattr(each, name) for each in (self.record, *self.steps)]
+        return max((value for value in values if value is not None), default=None)
+
+
+def parse(text: str, *, timezone: tzinfo = UTC) -> Parsed[AccountingRecord]:
+    """Read what `sacct` prints.
+
+    Columns are known by the header, in any order and number. Steps are attached to their job by id; a step whose job
+    has no row is a warning, as is every row that is not understood. Where one id has several rows (`--duplicates`) the
+    latest attempt is the record and the earlier ones are its `attempts`. Times are UTC epoch seconds, durations
+    seconds, sizes bytes, energy joules, frequencies hertz.
+
+    Args:
+        text: the output, with or without what was printed around it.
+        timezone: the zone of the site's local times. Epoch seconds (SLURM_TIME_FORMAT=%s) need none.
+
+    Raises:
+        InputError: the text has no header of sacct's; quotes the first line.
+    """
+    collector = _Collector(timezone)
+    for number, table in enumerate(read_tables(text, _DIALECT, tool=KIND)):
+        for item in table.items:
+            collector.add(item, number)
+        collector.end_table()
+    return collector.parsed()
+
+
+class _Collector:
+    """Puts rows together into jobs."""
+
+    def __init__(self, timezone: tzinfo) -> None:
+        self._timezone = timezone
+        self._warnings: list[ParseWarning] = []
+        self._jobs: dict[str, list[_Attempt]] = {}
+        self._repeated: set[str] = set()
+        self._waiting: list[tuple[JobId, Row]] = []
+        self._current: _Attempt | None = None
+
+    def add(self, item: Row | Stray, table: int) -> None:
+        """Take the next row or stray."""
+        if isinstance(item, Stray):
+            self._warn(item.line, item.text, item.reason)
+            self._blur(self._current)
+            return
+        text = item.cells["jobid"]
+        identity = cut_job_id(text) if "jobid" in item.cut else job_id(text)
+        if identity is None:
+            self._warn(item.line, item.text, "no id")
+        elif identity.is_step:
+            self._add_step(identity, item)
+        else:
+            self._add_job(identity, item, table)
+
+    def end_table(self) -> None:
+        """Attach the steps that came before their job, and give up those whose job never came."""
+        for identity, row in self._waiting:
+            attempts = self._jobs.get(identity.job)
+            if attempts is None:
+                self._warn(row.line, row.text, f"a step of job {identity.job}, which has no row")
+            else:
+                self._attach(identity, row, attempts[0])
+        self._waiting.clear()
+        self._current = None
+
+    def parsed(self) -> Parsed[AccountingRecord]:
+        """The jobs in the order of the text."""
+        records = tuple(self._settled(job, attempts) for job, attempts in self._jobs.items())
+        return Parsed(records, tuple(sorted(self._warnings, key=lambda each: each.line)))
+
+    def _warn(self, line: int, text: str, reason: str) -> None:
+        self._warnings.append(ParseWarning(line, text, reason))
+
+    @staticmethod
+    def _blur(attempt: _Attempt | None) -> None:
+        """A row was lost that may have been a step of this job: its largest step is no longer known."""
+        if attempt is not None:
+            attempt.unclear.update(_BY_STEP)
+
+    def _read(self, identity: JobId, row: Row) -> tuple[AccountingRecord, set[str]] | None:
+        reader = RowReader(row, identity, self._timezone)
+        record = reader.record()
+        if row.joined and reader.problems:
+            self._warn(row.line, row.text, "more cells than the header has, and not only in the name")
+            return None
+        if reader.problems:
+            reasons = "; ".join(f"{column}: {reason}" for column, reason in reader.problems.items())
+            self._warn(row.line, row.text, reasons)
+        return record, set(reader.problems)
+
+    def _add_job(self, identity: JobId, row: Row, table: int) -> None:
+        read = self._read(identity, row)
+        if read is None:
+            self._blur(self._current)
+            return
+        record, garbled = read
+        attempts = self._jobs.setdefault(identity.job, [])
+        attempt = _Attempt(row, record, table, unclear=garbled & set(_BY_STEP))
+        for number, earlier in enumerate(attempts):
+            if earlier.table != table or _is_same_attempt(earlier, attempt):
+                self._warn(earlier.row.line, earlier.row.text, f"printed again in line {row.line}")
+                self._repeated.add(identity.job)
+                attempts[number] = attempt
+                break
+        else:
+            attempts.append(attempt)
+        self._current = attempt
+
+    def _add_step(self, identity: JobId, row: Row) -> None:
+        attempts = self._jobs.get(identity.job)
+        if attempts is None:
+            self._waiting.append((identity, row))
+        else:
+            self._attach(identity, row, attempts[-1] if self._current not in attempts else self._current)
+
+    def _attach(self, identity: JobId, row: Row, attempt: _Attempt | None) -> None:
+        assert attempt is not None  # noqa: S101 - told to mypy: one of the job's attempts
+        earlier = attempt.step_rows.get(identity.text)
+        if earlier is not None and not identity.cut:
+            if earlier.text != row.text:
+                self._blur(attempt)
+            self._warn(row.line, row.text, f"the step was printed in line {earlier.line} already")
+            return
+        read = self._read(identity, row)
+        if read is None:
+            self._blur(attempt)
+            return
+        record, garbled = read
+        attempt.step_rows[identity.text] = row
+        attempt.steps.append(record)
+        attempt.unclear |= garbled & set(_BY_STEP)
+
+    def _settled(self, job: str, attempts: list[_Attempt]) -> AccountingRecord:
+        """The latest attempt, with the earlier ones."""
+        *earlier, last = sorted(attempts, key=_order(attempts))
+        restarts = last.record.restarts
+        if "restarts" not in last.row.cells and earlier and job not in self._repeated:
+            restarts = len(earlier)
+        return replace(
+            last.record,
+            restarts=restarts,
+            attempts=tuple(replace(each.record, **each.from_steps()) for each in earlier),
+            **last.from_steps(),
+        )
+
+
+def _is_same_attempt(one: _Attempt, other: _Attempt) -> bool:
+    """Whether two rows tell of one attempt: a requeued job is submitted anew."""
+    if one.row.text == other.row.text:
+        return True
+    times = [(each.record.submit_time, each.record.start_time) for each in (one, other)]
+    return times[0][0] is not None and times[0] == times[1]
+
+
+def _order(attempts: list[_Attempt]) -> Callable[[_Attempt], tuple[float, ...]]:
+    """How to sort attempts: by submission, then start, where all tell it; else as they were printed."""
+    if any(each.record.submit_time is None for each in attempts):
+        if any(each.record.start_time is None for each in attempts):
+            return lambda each: (each.row.line,)
+        return lambda each: (each.record.start_time or 0, each.row.line)
+    return lambda each: (
+        each.record.submit_time or 0,
+        inf if each.record.start_time is None else each.record.start_time,
+        each.row.line,
+    )
