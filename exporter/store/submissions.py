@@ -133,6 +133,14 @@ def unsettled(connection: sqlite3.Connection) -> list[Submission]:
     return [_submission(row) for row in rows]
 
 
+def settled(connection: sqlite3.Connection) -> list[Submission]:
+    """Returns the submissions that became a job which is still followed, oldest first."""
+    rows = connection.execute(
+        "SELECT s.* FROM submissions s JOIN tracked t ON t.token = s.token WHERE t.done = 0 ORDER BY s.created"
+    )
+    return [_submission(row) for row in rows]
+
+
 def close_interrupted(connection: sqlite3.Connection, *, now: float) -> None:
     """Settles what a process that died left behind; to be called by the owner before it sends anything.
 

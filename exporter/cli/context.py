@@ -1,0 +1,47 @@
+"""What every command needs: the configuration, the store, and how things are printed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from exporter.config import Config, find_config, load_config
+from exporter.store.db import Store
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", envvar="RAYSLURM_CONFIG", help="The configuration file.", show_default=False),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def read_config(path: Path | None) -> tuple[Path, Config]:
+    """Finds and reads the configuration.
+
+    Raises:
+        ConfigError: there is none, or it is wrong.
+    """
+    found = find_config(path)
+    return found, load_config(found)
+
+
+@contextmanager
+def open_store(config: Config) -> Iterator[Store]:
+    """Opens the configuration's store for a command."""
+    with Store(config.store_path) as store:
+        yield store
+
+
+def print_json(value: Any) -> None:
+    """Prints a value as JSON on standard output."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def say(text: str) -> None:
+    """Says something to the person, on standard error, where it is in no program's way."""
+    typer.echo(text, err=True)

@@ -1,0 +1,188 @@
+"""`rayslurm launch`, `track`, `cancel` and `status`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from exporter.cli.asking import ask
+from exporter.cli.context import ConfigOption, JsonOption, open_store, print_json, read_config, say
+from exporter.cli.table import duration, print_table
+from exporter.config import Config
+from exporter.errors import ConfigError, InputError, RayslurmError
+from exporter.launch.render import SCRIPT, Launch, project_of, run_folder_files, tunnel_ports
+from exporter.launch.spec import load_spec
+from exporter.store import jobs, submissions
+from exporter.store.db import Store
+from exporter.store.jobs import JobRow
+
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="SITE/ID, or the ID where that is unique.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    for command in (launch, track, cancel, status):
+        app.command()(command)
+
+
+def launch(
+    spec_file: Annotated[Path, typer.Argument(metavar="SPEC", help="The spec, YAML with `site` and `cluster`.")],
+    config: ConfigOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be submitted; ask nobody.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Start a Ray cluster as a Slurm job.
+
+    Raises:
+        ConfigError: the spec is wrong.
+        RayslurmError: it was not submitted, or it isn't known whether it was.
+    """
+    _, settings = read_config(config)
+    spec = load_spec(spec_file)
+    site = settings.site(spec.site)
+    project = project_of(spec, site)
+    ports = tunnel_ports(spec, settings)
+    if dry_run:
+        folder = site.work_dir.format(project=project, user=site.settings.ssh.user)
+        example = Launch("tttttttttttt", f"{folder}/{spec.name}-tttttttttttt", ports[0] if ports else None, "")
+        files = run_folder_files(spec, site, settings.vm, example)
+        if as_json:
+            print_json({name: files[name].content.decode() for name in (SCRIPT, "plan.json")})
+        else:
+            typer.echo(files[SCRIPT].content.decode(), nl=False)
+        say("dry run: nothing was submitted")
+        return
+    payload = {"spec": spec_file.read_text(encoding="utf-8"), "name": str(spec_file)}
+    with open_store(settings) as store:
+        outcome, served = ask(settings, store, "launch", spec.site, payload)
+    if as_json:
+        print_json(outcome)
+    if outcome["job_id"] is None:
+        raise RayslurmError(f"{outcome['site']}: {outcome['error']}")
+    if not as_json:
+        typer.echo(f"{outcome['site']}/{outcome['job_id']}")
+        say(f"submitted as job {outcome['job_id']} on {outcome['site']}; its folder is {outcome['run_dir']}")
+        if outcome["dashboard_port"]:
+            say(f"its dashboard will be at http://127.0.0.1:{outcome['dashboard_port']} when Ray is ready")
+    if not served:
+        say("no `rayslurm serve` is running: nobody follows this job until one does")
+
+
+def track(job: JobArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Follow a job that was submitted by hand; of an array, all its tasks."""
+    _, settings = read_config(config)
+    site, job_id = _split(job, settings)
+    with open_store(settings) as store:
+        outcome, served = ask(settings, store, "track", site, {"job_id": job_id})
+    if as_json:
+        print_json(outcome)
+    else:
+        name = f"{outcome['site']}/{outcome['job_id']}"
+        typer.echo(f"{name} is followed" + ("" if outcome["new"] else " already"))
+    if not served:
+        say("no `rayslurm serve` is running: nothing is read from the site until one does")
+
+
+def cancel(
+    job: JobArgument,
+    config: ConfigOption = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Cancel a job."""
+    _, settings = read_config(config)
+    with open_store(settings) as store:
+        site, job_id = _find(job, settings, store)
+        if not yes:
+            typer.confirm(f"Cancel job {job_id} on {site}?", abort=True, err=True)
+        outcome, _ = ask(settings, store, "cancel", site, {"job_id": job_id})
+    if as_json:
+        print_json(outcome)
+    else:
+        typer.echo(f"{site} was told to cancel {job_id}; `rayslurm status` shows when it has ended")
+
+
+def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Show the jobs that are followed, as they were last seen."""
+    _, settings = read_config(config)
+    with open_store(settings) as store, store.snapshot() as connection:
+        shown, omitted = jobs.visible(
+            connection,
+            now=time.time(),
+            keep_finished=settings.metrics.keep_finished,
+            max_finished=settings.metrics.max_jobs,
+        )
+        doubtful = submissions.unsettled(connection)
+        ports = {(row.site, row.job_id): row.dashboard_port for row in submissions.settled(connection)}
+    if as_json:
+        print_json(
+            {
+                "jobs": [_job_json(job) for job in shown],
+                "omitted": omitted,
+                "unsettled": [
+                    {"token": row.token, "site": row.site, "name": row.name, "state": row.state, "error": row.error}
+                    for row in doubtful
+                ],
+            }
+        )
+        return
+    now = time.time()
+    print_table(
+        ("JOB", "NAME", "STATE", "REASON", "NODES", "ELAPSED", "LIMIT", "DASHBOARD", "SEEN"),
+        [
+            (
+                f"{job.site}/{job.job_id}",
+                job.job_name or "?",
+                job.state,
+                job.pending_reason or "",
+                "" if job.nodes is None else str(job.nodes),
+                duration(job.elapsed_seconds),
+                duration(job.time_limit_seconds),
+                f"127.0.0.1:{ports[job.site, job.job_id]}" if ports.get((job.site, job.job_id)) else "",
+                f"{duration(now - job.seen)} ago",
+            )
+            for job in shown
+        ],
+    )
+    if omitted:
+        say(f"{omitted} more finished jobs (metrics.max_jobs)")
+    for row in doubtful:
+        say(f"{row.site}: {row.name} ({row.token}) is {row.state}: {row.error or 'under way'}")
+
+
+def _job_json(job: JobRow) -> dict[str, Any]:
+    return {name: getattr(job, name) for name in job.__dataclass_fields__ if name != "counted"}
+
+
+def _split(job: str, config: Config) -> tuple[str, str]:
+    site, slash, job_id = job.rpartition("/")
+    if not slash and len(config.sites) == 1:
+        site = next(iter(config.sites))
+    if not site:
+        raise InputError(f"{job}: write SITE/ID, with one of the sites {', '.join(sorted(config.sites))}")
+    config.site(site)
+    try:
+        jobs.root_of(job_id)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    return site, job_id
+
+
+def _find(job: str, config: Config, store: Store) -> tuple[str, str]:
+    """Returns the site and id of a job; an id alone must be unique among the followed ones."""
+    if "/" in job:
+        return _split(job, config)
+    with store.snapshot() as connection:
+        sites = [row.site for row in jobs.find(connection, job)]
+    if len(sites) == 1:
+        return sites[0], job
+    if sites:
+        raise InputError(
+            f"{job}: is a job on {', '.join(sites)}; write one of them before it, such as {sites[0]}/{job}"
+        )
+    if len(config.sites) == 1:
+        return _split(job, config)
+    raise ConfigError(f"{job}: no followed job has that id; write SITE/{job}")

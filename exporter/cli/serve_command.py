@@ -1,0 +1,71 @@
+"""`rayslurm serve`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import sys
+
+import typer
+import uvicorn
+
+from exporter.cli.context import ConfigOption, open_store, read_config
+from exporter.config import Config, check_files
+from exporter.errors import ConfigError, RayslurmError
+from exporter.metrics.render import Renderer
+from exporter.owner.owner import Owner
+from exporter.store.db import Store
+from exporter.web.app import make_app
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command()(serve)
+
+
+def serve(config: ConfigOption = None) -> None:
+    """Follow the jobs of all sites and serve /metrics, until interrupted.
+
+    Raises:
+        ConfigError: the configuration is wrong, or a file that it names is.
+        OwnerError: another process owns the sites.
+    """
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    path, settings = read_config(config)
+    if faults := check_files(settings):
+        raise ConfigError("\n".join(f"{path}: {fault}" for fault in faults))
+    with open_store(settings) as store:
+        _serve(settings, store)
+
+
+def _serve(config: Config, store: Store) -> None:
+    listener = _listen(config)
+    owner = Owner(config, store)
+    app = make_app(Renderer(store, config), owner.ready)
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=2)
+    )
+    host, port = listener.getsockname()[:2]
+    owner.start()
+    typer.echo(f"rayslurm: serving http://{f'[{host}]' if ':' in host else host}:{port}/metrics")
+    sys.stdout.flush()
+    try:
+        asyncio.run(server.serve(sockets=[listener]))
+    except KeyboardInterrupt:  # uvicorn ends its work and then raises the signal again
+        pass
+    finally:
+        owner.stop()
+
+
+def _listen(config: Config) -> socket.socket:
+    """Binds the address before anything else is started, so that a second serve fails at once."""
+    host, port = config.listen_address
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise RayslurmError(f"{config.listen}: {error.strerror}; is another rayslurm serving?") from None
+    return listener
