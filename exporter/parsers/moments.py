@@ -14,6 +14,7 @@ _LOCAL = re.compile(
 _NO_TIME = frozenset({"", "unknown", "none", "n/a", "na", "(null)", "not_set"})
 _END_OF_TIME = 2**32 - 2
 """NO_VAL, which Slurm keeps where there is no time."""
+_FIRST_YEAR, _LAST_YEAR = 1971, 2105
 
 Moments = tuple[int, ...]
 """What a cell may mean: nothing, one epoch second, or two in the night when clocks go back."""
@@ -41,24 +42,19 @@ def moments(text: str, timezone: tzinfo) -> Moments:
     if match is None:
         raise ValueError("not a time")
     year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
+    if not _FIRST_YEAR <= year <= _LAST_YEAR:
+        raise ValueError("not a time a job can have")
     naive = datetime(year, month, day, hour, minute, second)  # noqa: DTZ001 - the zone follows below
     if match[7]:
-        return _positive(naive.replace(tzinfo=UTC))
+        return (int(naive.replace(tzinfo=UTC).timestamp()),)
     if match[8]:
         ahead = timedelta(hours=int(match[9]), minutes=int(match[10]))
-        return _positive((naive - ahead if match[8] == "+" else naive + ahead).replace(tzinfo=UTC))
-    try:
-        first, second_time = (naive.replace(tzinfo=timezone, fold=fold) for fold in (0, 1))
-        early, late = int(first.timestamp()), int(second_time.timestamp())
-    except OverflowError as error:
-        raise ValueError("not a time") from error
+        moment = naive - ahead if match[8] == "+" else naive + ahead
+        return (int(moment.replace(tzinfo=UTC).timestamp()),)
+    early, late = (int(naive.replace(tzinfo=timezone, fold=fold).timestamp()) for fold in (0, 1))
     if early > late:
         raise ValueError("a local time that the clocks skip")
     return (early,) if early == late else (early, late)
-
-
-def _positive(moment: datetime) -> Moments:
-    return (int(moment.timestamp()),)
 
 
 def settle(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, tzinfo
 from math import inf
 from typing import TypedDict
@@ -123,7 +123,8 @@ class _Collector:
         """Take the next row or stray."""
         if isinstance(item, Stray):
             self._warn(item.line, item.text, item.reason)
-            self._blur(self._current)
+            if item.row_like:
+                self._blur(self._current)
             return
         text = item.cells["jobid"]
         identity = cut_job_id(text) if "jobid" in item.cut else job_id(text)
@@ -178,15 +179,25 @@ class _Collector:
         record, garbled = read
         attempts = self._jobs.setdefault(identity.job, [])
         attempt = _Attempt(row, record, table, unclear=garbled & set(_BY_STEP))
-        for number, earlier in enumerate(attempts):
-            if earlier.table != table or _is_same_attempt(earlier, attempt):
-                self._warn(earlier.row.line, earlier.row.text, f"printed again in line {row.line}")
-                self._repeated.add(identity.job)
-                attempts[number] = attempt
-                break
-        else:
-            attempts.append(attempt)
         self._current = attempt
+        if attempts and attempts[-1].table != table:
+            self._warn_printed_again(attempts, row)
+            attempts[:] = [attempt]
+            self._repeated.add(identity.job)
+            return
+        for earlier in attempts:
+            if _is_same_attempt(earlier, attempt):
+                self._warn_printed_again([earlier], row)
+                earlier.record = _agreed(earlier.record, record)
+                earlier.unclear |= attempt.unclear
+                self._current = earlier
+                self._repeated.add(identity.job)
+                return
+        attempts.append(attempt)
+
+    def _warn_printed_again(self, attempts: Sequence[_Attempt], row: Row) -> None:
+        for each in attempts:
+            self._warn(each.row.line, each.row.text, f"printed again in line {row.line}")
 
     def _add_step(self, identity: JobId, row: Row) -> None:
         attempts = self._jobs.get(identity.job)
@@ -216,7 +227,7 @@ class _Collector:
         """The latest attempt, with the earlier ones."""
         *earlier, last = sorted(attempts, key=_order(attempts))
         restarts = last.record.restarts
-        if "restarts" not in last.row.cells and earlier and job not in self._repeated:
+        if earlier and not last.row.cells.get("restarts") and job not in self._repeated:
             restarts = len(earlier)
         return replace(
             last.record,
@@ -232,6 +243,12 @@ def _is_same_attempt(one: _Attempt, other: _Attempt) -> bool:
         return True
     times = [(each.record.submit_time, each.record.start_time) for each in (one, other)]
     return times[0][0] is not None and times[0] == times[1]
+
+
+def _agreed(one: AccountingRecord, other: AccountingRecord) -> AccountingRecord:
+    """What two rows of one attempt both say."""
+    differing = {each.name: None for each in fields(one) if getattr(one, each.name) != getattr(other, each.name)}
+    return replace(one, **differing)  # type: ignore[arg-type]  # only fields that may be None differ
 
 
 def _order(attempts: list[_Attempt]) -> Callable[[_Attempt], tuple[float, ...]]:

@@ -8,7 +8,7 @@ from datetime import UTC, tzinfo
 from typing import TypeVar
 
 from exporter.parsers import values
-from exporter.parsers.ids import JobId, job_id
+from exporter.parsers.ids import JobId, cut_job_id, job_id
 from exporter.parsers.layout import Dialect
 from exporter.parsers.moments import Moments, moments, settle
 from exporter.parsers.states import WAITING_STATES, cut_state_word, state_code, state_word
@@ -37,9 +37,14 @@ _WHOLE = re.compile(r"[0-9]+-[0-9]{2}:[0-9]{2}:[0-9]{2}\Z|[0-9]{4}-[0-9]{2}-[0-9
 _SOCKETS = re.compile(r"\((?:S|IDX):[0-9,-]*\)")
 
 
+def _identity(text: str, cut: bool) -> JobId | None:
+    """The id of a job. One that its column has cut is known only as far as the array it belongs to."""
+    identity = cut_job_id(text) if cut and not text.endswith("]") else job_id(text)
+    return None if identity is None or identity.is_step else identity
+
+
 def _is_id(text: str, cut: bool) -> bool:
-    identity = None if cut else job_id(text)
-    return identity is not None and not identity.is_step
+    return _identity(text, cut) is not None
 
 
 _DIALECT = Dialect(
@@ -74,7 +79,7 @@ def parse(text: str, *, timezone: tzinfo = UTC) -> Parsed[QueueRecord]:
             if isinstance(item, Stray):
                 warnings.append(ParseWarning(item.line, item.text, item.reason))
                 continue
-            identity = job_id(item.cells["jobid"])
+            identity = _identity(item.cells["jobid"], "jobid" in item.cut)
             if identity is None:
                 continue  # the table's rows all have ids
             reader = _RowReader(item, identity, timezone)

@@ -43,11 +43,19 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Stray:
-    """A line within a table that is no row; its attributes are those of a warning."""
+    """A line within a table that is no row.
+
+    Attributes:
+        line: 1-based number.
+        text: the line as it came.
+        reason: why it is no row.
+        row_like: whether it may have been a row before something garbled it.
+    """
 
     line: int
     text: str
     reason: str
+    row_like: bool = True
 
 
 @dataclass(slots=True)
@@ -141,7 +149,8 @@ class _FixedBody:
             column = self._dialect.id_name.lower()
             if self._dialect.is_id(row[column], column in cut):
                 return Row(position + 1, line, row, frozenset(cut)), 1
-        return Stray(position + 1, line, "not a row: its cells are not in the columns of the header"), 1
+        reason = "not a row: its cells are not in the columns of the header"
+        return Stray(position + 1, line, reason, row_like=len(line.split()) > 1 and not _NOISE.match(line)), 1
 
     def _is_cut(self, cell: str, span: Span) -> bool:
         if self._dialect.ruled:
@@ -190,9 +199,11 @@ class _DelimitedBody:
     def read(self, position: int) -> tuple[Row | Stray, int]:
         cells, taken, joined = self._gathered(position)
         if len(cells) != self._width:
-            if self._is_fragment(cells):
+            fragment = self._is_fragment(cells)
+            if fragment:
                 self._suspect = position + 1
-            return self._stray(position, f"{len(cells)} cells where the header has {self._width}"), 1
+            reason = f"{len(cells)} cells where the header has {self._width}"
+            return Stray(position + 1, self._lines[position], reason, row_like=fragment or len(cells) > 1), 1
         if not self._has_id(cells):
             return self._stray(position, f"no id: {quoted(cells[self._id_at])}"), 1
         if position == self._suspect:
