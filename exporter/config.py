@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, PlainValidator, field_validator, model_validator
 
 from exporter.errors import ConfigError
 from exporter.sites import SiteProfile, profiles
@@ -38,7 +38,7 @@ def _port_range(value: object) -> object:
     return range(int(match[1]), int(match[2]) + 1)
 
 
-PortRange = Annotated[range, BeforeValidator(_port_range)]
+PortRange = Annotated[range, PlainValidator(_port_range)]
 
 
 class SshSettings(FileModel):

@@ -1,7 +1,7 @@
 """The shell commands behind the verbs, for ways to a site that have a shell.
 
 Times are asked for as epoch seconds and texts in the C locale, so that neither zone nor language matters. `sacct -P`
-and `squeue -o` escape nothing: the delimiter is one that nobody types, and the name stands last.
+and `squeue -O` escape nothing: the delimiter is one that nobody types, and the name stands last.
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ DELIMITER = "\x1f"
 
 _ENVIRONMENT = "env LC_ALL=C SLURM_TIME_FORMAT=%s"
 
-_QUEUE_COLUMNS = ("%i", "%F", "%T", "%r", "%M", "%l", "%D", "%C", "%P", "%a", "%u", "%V", "%S", "%e", "%b", "%N", "%j")
+_QUEUE_COLUMNS = (
+    "JobArrayID", "ArrayJobID", "State", "Reason", "RestartCnt", "TimeUsed", "TimeLimit", "NumNodes", "NumCPUs",
+    "tres-alloc", "Partition", "Account", "UserName", "SubmitTime", "StartTime", "EndTime", "NodeList", "Name",
+)  # fmt: skip
+"""What the queue is asked for: with `-O`, which alone knows how often a job was started again."""
 
 SACCT_FIELDS = (
     "JobID",
@@ -71,9 +75,10 @@ def known_fields(helpformat: str) -> tuple[str, ...]:
 
 def queue_command(names: Sequence[str]) -> str:
     """Returns the `squeue` call for all of the user's jobs, or for those with these names."""
-    columns = DELIMITER.join(_QUEUE_COLUMNS)
+    # A suffix and no size: each column is as wide as its content, and ends with the delimiter.
+    columns = ",".join(f"{column}:{DELIMITER}" for column in _QUEUE_COLUMNS)
     wanted = f" --name={shlex.quote(','.join(names))}" if names else ""
-    return f"{_ENVIRONMENT} squeue --me{wanted} -o {shlex.quote(columns)}"
+    return f"{_ENVIRONMENT} squeue --me{wanted} -O {shlex.quote(columns)}"
 
 
 def accounting_command(ids: Sequence[str], fields: Sequence[str], *, duplicates: bool) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -89,9 +88,9 @@ class Launcher:
             launch = Launch(token, run_dir, intended.dashboard_port, secrets.token_hex(32))
             keep_secret(self.config.state_dir, token, launch.ray_auth_token)
             client.write(run_dir, run_folder_files(spec, site, self.config.vm, launch))
-            self._settle(token, "submitting")
+            self.store.write(lambda connection: submissions.submitting(connection, token, run_dir, now=self.clock()))
         except BaseException as error:
-            self._settle(token, "absent", f"nothing was submitted: {error}")
+            self._unsettle(token, "absent", f"nothing was submitted: {error}")
             raise
         return self._submit(client, intended, run_dir)
 
@@ -100,35 +99,30 @@ class Launcher:
         try:
             answer = client.submit(run_dir, SCRIPT)
         except (ConnectError, RefusedError) as error:  # no session or no budget: sbatch was not run
-            self._settle(token, "absent", f"nothing was submitted: {error}")
+            self._unsettle(token, "absent", f"nothing was submitted: {error}")
             raise
         except SiteError as error:  # it was sent, and its answer is lost
-            return self._settle(token, "unknown", _in_doubt(intended, str(error)))
+            return self._unsettle(token, "unknown", _in_doubt(intended, str(error)))
         except BaseException as error:
-            self._settle(token, "unknown", _in_doubt(intended, repr(error)))
+            self._unsettle(token, "unknown", _in_doubt(intended, repr(error)))
             raise
         job_id = _job_id(answer)
         if job_id is not None:
-            return self.store.write(lambda connection: _submitted(connection, token, job_id, self.clock()))
+            return self.store.write(
+                lambda connection: submissions.submitted(connection, token, job_id, now=self.clock())
+            )
         said = (answer.stderr.strip() or answer.stdout.strip() or "nothing").splitlines()[-1]
         if answer.exit_status == 0 or _DOUBTFUL.search(answer.stderr):
-            return self._settle(token, "unknown", _in_doubt(intended, f"sbatch said: {said}"))
-        self._settle(token, "absent", f"sbatch refused: {said}")
+            return self._unsettle(token, "unknown", _in_doubt(intended, f"sbatch said: {said}"))
+        self._unsettle(token, "absent", f"sbatch refused: {said}")
         raise CommandError(
             f"{intended.site}: sbatch refused: {said}", exit_status=answer.exit_status, stderr=answer.stderr
         )
 
-    def _settle(self, token: str, state: str, error: str | None = None) -> Submission:
-        def settle(connection: sqlite3.Connection) -> Submission:
-            submissions.set_state(connection, token, state, now=self.clock(), error=error)
-            return submissions.get(connection, token)
-
-        return self.store.write(settle)
-
-
-def _submitted(connection: sqlite3.Connection, token: str, job_id: str, now: float) -> Submission:
-    submissions.submitted(connection, token, job_id, now=now)
-    return submissions.get(connection, token)
+    def _unsettle(self, token: str, state: str, error: str) -> Submission:
+        return self.store.write(
+            lambda connection: submissions.unsettle(connection, token, state, error, now=self.clock())
+        )
 
 
 def _job_id(answer: Answer) -> str | None:

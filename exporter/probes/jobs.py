@@ -83,7 +83,10 @@ class JobsProbe:
         due = [tracked for tracked in gone if tracked.sacct_after <= context.clock()]
         if not due or context.ledger.sent("sacct") >= SACCT_PER_HOUR:
             return []
-        answer = context.client.accounting([tracked.root_id for tracked in due], duplicates=True)
+        ids = [tracked.root_id for tracked in due]
+        with context.store.snapshot() as connection:
+            restarted = jobs.restarted(connection, site, ids)
+        answer = context.client.accounting(ids, duplicates=restarted)
         parsed = parse_sacct(answer.stdout, timezone=context.site.timezone)
 
         def take_in(connection: sqlite3.Connection) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
 
 from exporter.records import FINAL_STATES, AccountingRecord, EfficiencyReport, QueueRecord
@@ -293,6 +293,16 @@ def postpone_accounting(connection: sqlite3.Connection, site: str, root_id: str,
     )
 
 
+def restarted(connection: sqlite3.Connection, site: str, root_ids: Sequence[str]) -> bool:
+    """Tells whether Slurm is known to have started a part of one of these ids again."""
+    marks = ", ".join("?" * len(root_ids))
+    row = connection.execute(
+        f"SELECT 1 FROM jobs WHERE site = ? AND root_id IN ({marks}) AND restarts > 0 LIMIT 1",  # noqa: S608 - marks
+        (site, *root_ids),
+    ).fetchone()
+    return row is not None
+
+
 def mark_vanished(connection: sqlite3.Connection, site: str, root_id: str, *, now: float) -> None:
     """Notes that neither queue nor accounting names an id: its parts are unknown, not completed."""
     connection.execute(
@@ -318,10 +328,9 @@ def _readable(connection: sqlite3.Connection, token: str | None, job_name: str |
 
 
 def _gpus(record: AccountingRecord) -> int | None:
-    """Returns the allocated GPUs; 0 where an allocation without GPUs is known."""
-    if record.tres_allocated is None or not record.tres_allocated:
-        return None
-    return int(record.tres_allocated.get("gres/gpu", 0))
+    """Returns the allocated GPUs; None where the site's accounting doesn't count them."""
+    gpus = (record.tres_allocated or {}).get("gres/gpu")
+    return None if gpus is None else int(gpus)
 
 
 def _upsert(

@@ -83,14 +83,22 @@ def intend(
     return get(connection, token)
 
 
-def set_state(connection: sqlite3.Connection, token: str, state: str, *, now: float, error: str | None = None) -> None:
-    """Moves a submission to `submitting`, `unknown` or `absent`."""
+def submitting(connection: sqlite3.Connection, token: str, run_dir: str, *, now: float) -> None:
+    """Notes that the run folder is there and that `sbatch` runs next."""
     connection.execute(
-        "UPDATE submissions SET state = ?, error = ?, updated = ? WHERE token = ?", (state, error, now, token)
+        "UPDATE submissions SET state = 'submitting', run_dir = ?, updated = ? WHERE token = ?", (run_dir, now, token)
     )
 
 
-def submitted(connection: sqlite3.Connection, token: str, job_id: str, *, now: float) -> None:
+def unsettle(connection: sqlite3.Connection, token: str, state: str, error: str, *, now: float) -> Submission:
+    """Notes that a submission is `unknown` or `absent`, and why."""
+    connection.execute(
+        "UPDATE submissions SET state = ?, error = ?, updated = ? WHERE token = ?", (state, error, now, token)
+    )
+    return get(connection, token)
+
+
+def submitted(connection: sqlite3.Connection, token: str, job_id: str, *, now: float) -> Submission:
     """Notes the job that came of a submission, counts it, and follows it from now on: all or nothing."""
     submission = get(connection, token)
     connection.execute(
@@ -111,6 +119,7 @@ def submitted(connection: sqlite3.Connection, token: str, job_id: str, *, now: f
         campaign=submission.campaign,
         now=now,
     )
+    return get(connection, token)
 
 
 def get(connection: sqlite3.Connection, token: str) -> Submission:

@@ -33,7 +33,7 @@ class MetricsPage:
         self._renderer = renderer
         self._under_way: dict[str, asyncio.Task[tuple[bytes, bytes, str]]] = {}
 
-    async def __call__(self, request: Request) -> Response:
+    async def answer(self, request: Request) -> Response:
         """Answers a scrape, compressed where the client takes that."""
         plain, packed, content_type = await self._page(request.headers.get("accept", ""))
         headers = {"content-type": content_type, "vary": "Accept, Accept-Encoding"}
@@ -83,7 +83,7 @@ def make_app(renderer: Renderer, ready: Callable[[], bool]) -> Starlette:
     return Starlette(
         routes=[
             Route("/", front),
-            Route("/metrics", MetricsPage(renderer)),
+            Route("/metrics", MetricsPage(renderer).answer),
             Route("/-/healthy", healthy),
             Route("/-/ready", is_ready),
         ]
