@@ -1,0 +1,48 @@
+# Everything sets itself up: `make test` on a bare Debian with root installs what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test lint lab lab-down bench render lock clean
+
+help: ## Show what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(STAMP): requirements-dev.lock pyproject.toml
+	@tests/prepare venv $(PYTHON)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+setup: $(STAMP) ## Make the development environment in .venv
+
+test: $(STAMP) ## Run all tests; as root on Debian with the lab, elsewhere what can run there
+	@tests/prepare tests
+	$(BIN)/python -m pytest
+
+lint: $(STAMP) ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMP) ## Measure speed, as ratios within one run
+	$(BIN)/python -m pytest tests/bench -s
+
+render: $(STAMP) ## Make the dashboards' JSON anew
+	$(BIN)/python -m grafana.build
+
+lab: ## Bring up a real Slurm site on this machine and leave it up (root, Debian)
+	@tests/lab/up
+
+lab-down: ## End the lab and remove every trace of it
+	@tests/lab/down
+
+lock: ## Choose newer versions of the development environment (needs uv)
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-emit-find-links --no-header --group dev --extra dashboards --upgrade pyproject.toml -o requirements-dev.lock
+
+clean: ## Remove what was made here
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

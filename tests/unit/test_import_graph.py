@@ -1,0 +1,79 @@
+"""The arrows between the parts of exporter/ go one way, as the design has it."""
+
+import ast
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[2] / "exporter"
+
+# Each part, lowest first, and the parts that it may import. What reads sites is below what acts, and what shows is
+# beside it: collectors know the store and nothing that could ask a site.
+MAY_IMPORT = {
+    "errors": set(),
+    "records": set(),
+    "data": set(),
+    "states": {"records"},
+    "efficiency": {"records"},
+    "yamlfile": {"errors"},
+    "sites": set(),
+    "parsers": {"errors", "records"},
+    "config": {"errors", "sites", "yamlfile"},
+    "store": {"config", "errors", "records", "states"},
+    "client": {"config", "errors"},
+    "launch": {"client", "config", "data", "errors", "store", "yamlfile"},
+    "probes": {"client", "config", "efficiency", "errors", "parsers", "records", "states", "store"},
+    "owner": {"client", "config", "errors", "launch", "probes", "store", "yamlfile"},
+    "metrics": {"config", "errors", "states", "store"},
+    "web": {"metrics"},
+    "cli": {"config", "errors", "launch", "metrics", "owner", "parsers", "store", "web"},
+}
+
+
+def part_of(path: Path) -> str:
+    relative = path.relative_to(PACKAGE)
+    return relative.parts[0] if len(relative.parts) > 1 else relative.stem
+
+
+def imported_parts(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide where an arrow goes"
+            module = node.module or ""
+            names = [f"{module}.{alias.name}" for alias in node.names] if module == "exporter" else [module]
+        found |= {name.split(".")[1] for name in names if name.startswith("exporter.")}
+    return found
+
+
+def graph() -> dict[str, set[str]]:
+    arrows: dict[str, set[str]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        part = part_of(path)
+        if part == "__init__":
+            continue
+        arrows.setdefault(part, set()).update(imported_parts(path) - {part, "__version__"})
+    return arrows
+
+
+def test_every_part_is_in_the_design_and_every_arrow_is_allowed() -> None:
+    arrows = graph()
+    assert set(arrows) == set(MAY_IMPORT)
+    forbidden = {
+        f"{part} -> {target}" for part, targets in arrows.items() for target in targets - MAY_IMPORT[part]
+    }
+    assert forbidden == set()
+
+
+def test_what_is_allowed_has_no_cycle() -> None:
+    seen: set[str] = set()
+    for part, targets in MAY_IMPORT.items():
+        assert targets <= seen, f"{part} may import {targets - seen}, which stands above it"
+        seen.add(part)
+
+
+def test_an_arrow_against_the_direction_is_seen(tmp_path: Path) -> None:
+    source = tmp_path / "module.py"
+    source.write_text("def late():\n    from exporter.client.client import SiteClient\n    import exporter.store.db\n")
+    assert imported_parts(source) == {"client", "store"}
