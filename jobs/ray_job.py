@@ -39,58 +39,50 @@ import sys
 import time
 import traceback
 from types import SimpleNamespace
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple
 
 PLAN_VERSION = 1
-EXIT_UNUSABLE = 64
-EXIT_START = 69
-EXIT_HEAD = 70
-EXIT_LIMIT = 75
-EXIT_REFUSED = 77
-
+EXIT_UNUSABLE, EXIT_START, EXIT_HEAD, EXIT_LIMIT, EXIT_REFUSED = 64, 69, 70, 75, 77
 TICK = 0.25  # seconds between two looks at the children
 POLL = 0.5  # seconds between two questions to Ray while it comes up
 QUICK_END = 3.5  # seconds for all to end after TERM: Slurm kills what is left after KillWait, maybe as little as 5
 STEP_END = 10.0  # seconds for the workers, and then for the head, to end where there is time
 TUNNEL_END = 2.0
 START_ATTEMPTS = 3  # how often a node is started when somebody takes one of its ports in between
-FIRST_TOKEN_VERSION = (2, 52)
-SAFE_TOKEN_VERSION = (2, 54)
-LOWEST_PORT = 10000
-SLOT = 1000  # ports a job keeps to: the first for Ray's own processes, the rest for its workers
-PORT_NAMES = (
-    *("gcs", "dashboard", "client", "metrics", "node_manager", "object_manager", "runtime_env_agent"),
-    *("dashboard_agent", "dashboard_agent_grpc", "autoscaler_metrics", "dashboard_metrics"),
-)
 PORT_TAKEN = re.compile(r"(?i)address already in use|port \S+ (is )?(already )?(in use|taken)|failed to bind")
+FIRST_TOKEN_VERSION, SAFE_TOKEN_VERSION = (2, 52), (2, 54)
+SESSION_SOCKET = "/r/session_2000-01-01_00-00-00_000000_0000000/sockets/plasma_store.00"
 SOCKET_PATH_LIMIT = 107
-SESSION_SOCKET = "/session_2000-01-01_00-00-00_000000_0000000/sockets/plasma_store.00"
-NODE_LINE = "rayslurm-node: "
+NODE_LINE = "rayslurm-node: "  # before what a node tells the supervisor, in its log
 MIB = 1024 * 1024
-PR_SET_PDEATHSIG = 1
-PR_SET_CHILD_SUBREAPER = 36
-
+FIRST_PORT, LAST_PORT = 10000, 65535
+SLOT = 1000  # ports that a job keeps to: the first for Ray itself, the rest for its workers
+NODE_PORTS = {
+    "metrics": "--metrics-export-port",
+    "node_manager": "--node-manager-port",
+    "object_manager": "--object-manager-port",
+    "runtime_env_agent": "--runtime-env-agent-port",
+    "dashboard_agent": "--dashboard-agent-listen-port",
+    "dashboard_agent_grpc": "--dashboard-agent-grpc-port",
+    "min_worker": "--min-worker-port",
+    "max_worker": "--max-worker-port",
+}
+HEAD_PORTS = {"gcs": "--port", "dashboard": "--dashboard-port", "client": "--ray-client-server-port"}
+VARIABLE_PORTS = {"autoscaler_metrics": "AUTOSCALER_METRIC_PORT", "dashboard_metrics": "DASHBOARD_METRIC_PORT"}
 LIBC: Any = None
 with contextlib.suppress(ImportError, OSError):
     import ctypes
 
     LIBC = ctypes.CDLL(None)
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 class End(Exception):  # noqa: N818 - it is no error: every job ends with one
-    """The job ends.
-
-    Attributes:
-        code: the exit status.
-        reason: why, in one line or with the last lines of a log.
-        failed: whether something went wrong.
-    """
+    """The job ends: with an exit status, for a reason, and with something wrong or not."""
 
     def __init__(self, code: int, reason: str, *, failed: bool = True) -> None:
         super().__init__(reason)
-        self.code = code
-        self.reason = reason
-        self.failed = failed
+        self.code, self.reason, self.failed = code, reason, failed
 
 
 def say(text: str) -> None:
@@ -100,13 +92,11 @@ def say(text: str) -> None:
 
 def write_json(path: str, content: Dict[str, Any]) -> None:
     """Writes a file that is there whole or not at all."""
-    partial = path + ".part"
-    with open(partial, "w") as stream:
+    with open(path + ".part", "w") as stream:
         json.dump(content, stream, indent=1, sort_keys=True)
-        stream.write("\n")
         stream.flush()
         os.fsync(stream.fileno())
-    os.replace(partial, path)
+    os.replace(path + ".part", path)
 
 
 def last_lines(path: str, count: int = 15) -> str:
@@ -120,82 +110,61 @@ def last_lines(path: str, count: int = 15) -> str:
     return "\n".join(text.splitlines()[-count:]) or "(empty log)"
 
 
-def output(argv: List[str], seconds: float = 300) -> str:
+def output(argv: List[str]) -> str:
     """Returns what a command prints; one that fails ends the job."""
-    pipe = subprocess.PIPE
     try:
-        done = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=pipe,
-            stderr=pipe,
-            timeout=seconds,
-            check=True,
-            universal_newlines=True,
-        )
+        done = subprocess.check_output(argv, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=300)
     except subprocess.CalledProcessError as error:
-        raise End(EXIT_UNUSABLE, f"{error}: {error.stderr.strip()}") from error
+        raise End(EXIT_UNUSABLE, f"{error} {error.stderr.decode('utf-8', 'replace').strip()}") from error
     except (OSError, subprocess.TimeoutExpired) as error:
         raise End(EXIT_UNUSABLE, f"{argv[0]} could not be run: {error}") from error
-    return done.stdout
+    return str(done.decode("utf-8", "replace"))
 
 
-# --- the plan ---------------------------------------------------------------------------------------------------------
+# --- the plan: name -> type, value where it is null or missing (MUST: none), least number or pattern ------------------
 
-MUST = object()
-
-
-class Field(NamedTuple):
-    """One value of the plan: its type, what null stands for (MUST: it must be there), and what it may be."""
-
-    kind: type
-    default: Any = MUST
-    least: float = 0
-    most: float = float("inf")
-    pattern: str = r"[^\0]*"
-
-
-PORT = Field(int, least=1, most=65535)
-PLAN = {
-    "version": Field(int, least=PLAN_VERSION, most=PLAN_VERSION),
-    "token": Field(str, pattern=r"[A-Za-z0-9]+"),
-    "job_name": Field(str),
-    "nodes": Field(int, least=1),
-    "cpus_per_node": Field(int, least=1),
-    "gpus_per_node": Field(int, 0),
-    "memory_bytes_per_node": Field(int, least=1024 * MIB),
-    "object_store_bytes_per_node": Field(int, None, least=80 * MIB),
-    "ray": Field(dict),
-    "entrypoint": Field(str, None),
-    "vm": Field(dict, None),
-    "tunnels": Field(list, []),
-    "grace_seconds": Field(float, 20.0),  # for the entrypoint to end in, after TERM
+Fields = Dict[str, Tuple[Any, Any, Any]]
+MUST: Any = object()
+ANY = r"[^\0]*"
+PLAN: Fields = {
+    "version": (int, MUST, 1),
+    "token": (str, MUST, r"[A-Za-z0-9]+"),
+    "job_name": (str, MUST, ANY),
+    "nodes": (int, MUST, 1),
+    "cpus_per_node": (int, MUST, 1),
+    "gpus_per_node": (int, 0, 0),
+    "memory_bytes_per_node": (int, MUST, 1024 * MIB),
+    "object_store_bytes_per_node": (int, None, 80 * MIB),
+    "ray": (dict, MUST, None),
+    "entrypoint": (str, None, ANY),
+    "grace_seconds": (float, 20.0, 0),  # for the entrypoint to end in, after TERM
+    "vm": (dict, None, None),
+    "tunnels": (list, [], None),
 }
-RAY = {
-    "command": Field(str, "ray", pattern=r".*\S.*"),
-    "temp_dir": Field(str, "/tmp"),  # may name variables, such as $TMPDIR
-    "allow_unauthenticated": Field(bool, False),
-    "auth_token_file": Field(str, "ray_auth_token"),
-    "ready_timeout_seconds": Field(float, 300.0, least=1),
-    "env": Field(dict, {}),
+RAY: Fields = {
+    "command": (str, "ray", r".*\S.*"),
+    "temp_dir": (str, "/tmp", r"[/$].*"),  # may name variables, such as $TMPDIR
+    "allow_unauthenticated": (bool, False, None),
+    "auth_token_file": (str, "ray_auth_token", r".+"),
+    "ready_timeout_seconds": (float, 300.0, 1),
+    "env": (dict, {}, None),
 }
-VM = {
-    "host": Field(str, pattern=r"[A-Za-z0-9:._][A-Za-z0-9:._-]*"),
-    "port": PORT._replace(default=22),
-    "user": Field(str, pattern=r"[A-Za-z0-9._][A-Za-z0-9._-]*"),
-    "identity_file": Field(str, pattern=r".+"),
-    "known_hosts": Field(str, pattern=r"\S+"),
+VM: Fields = {
+    "host": (str, MUST, r"[A-Za-z0-9:._][A-Za-z0-9:._-]*"),
+    "port": (int, 22, 1),
+    "user": (str, MUST, r"[A-Za-z0-9._][A-Za-z0-9._-]*"),
+    "identity_file": (str, MUST, r".+"),
+    "known_hosts": (str, MUST, r"\S+"),
 }
-TUNNEL = {
-    "name": Field(str, pattern=r"[A-Za-z0-9_][A-Za-z0-9_-]*"),
-    "vm_port": PORT,
-    "bind": Field(str, "127.0.0.1", pattern=r"[A-Za-z0-9.:*\[\]-]+"),
-    # of the head, of the N-th node (0 is the head), or any other address
-    "target": Field(str, pattern=r"dashboard|client|metrics(:\d+)?|[A-Za-z0-9._-]+:\d+"),
+TUNNEL: Fields = {
+    "name": (str, MUST, r"[A-Za-z0-9_][A-Za-z0-9_-]*"),
+    "vm_port": (int, MUST, 1),
+    "bind": (str, "127.0.0.1", r"[A-Za-z0-9.:*\[\]-]+"),
+    "target": (str, MUST, r"dashboard|client|metrics(:\d+)?|[A-Za-z0-9._-]+:\d+"),  # metrics:N is the N-th node's
 }
 
 
-def checked(data: Any, fields: Dict[str, Field], where: str) -> SimpleNamespace:
+def checked(data: Any, fields: Fields, where: str = "") -> SimpleNamespace:
     """Returns the values of one object of the plan.
 
     Raises:
@@ -204,26 +173,24 @@ def checked(data: Any, fields: Dict[str, Field], where: str) -> SimpleNamespace:
     if not isinstance(data, dict):
         raise ValueError(f"{where or 'the plan'} must be an object")  # noqa: TRY004 - one error for any fault
     values = {}
-    for key, field in fields.items():
-        value = values[key] = field.default if data.get(key) is None else data[key]
+    for key, (kind, default, limit) in fields.items():
+        value = values[key] = default if data.get(key) is None else data[key]
         if value is MUST:
             raise ValueError(f"{where}{key} is missing")
-        if value is field.default:
+        if value is default:
             continue
-        kinds = (int, float) if field.kind is float else (field.kind,)
-        if not isinstance(value, kinds) or (isinstance(value, bool) and field.kind is not bool):
-            raise ValueError(f"{where}{key} must be {field.kind.__name__}, not {value!r}")
-        if isinstance(value, (int, float)) and not field.least <= value <= field.most:
-            raise ValueError(f"{where}{key} must be from {field.least} to {field.most}, not {value!r}")
-        if isinstance(value, str) and not re.fullmatch(field.pattern, value):
+        kinds = (int, float) if kind is float else (kind,)
+        if not isinstance(value, kinds) or (isinstance(value, bool) and kind is not bool):
+            raise ValueError(f"{where}{key} must be {kind.__name__}, not {value!r}")
+        if kind in (int, float) and (value < limit or (key.endswith("port") and value > LAST_PORT)):
+            raise ValueError(f"{where}{key} cannot be {value!r}")
+        if kind is str and not re.fullmatch(limit, str(value)):
             raise ValueError(f"{where}{key} is not usable: {value!r}")
     return SimpleNamespace(**values)
 
 
 def read_plan(path: str) -> SimpleNamespace:
-    """Reads the plan: an object of PLAN, in which `ray`, `vm` and each of `tunnels` are such objects too.
-
-    Files that it names are relative to it.
+    """Reads the plan; files that it names are relative to it.
 
     Raises:
         ValueError: the plan cannot be read or is wrong; says where.
@@ -231,9 +198,11 @@ def read_plan(path: str) -> SimpleNamespace:
     folder = os.path.dirname(os.path.abspath(path))
     try:
         with open(path) as stream:
-            plan = checked(json.load(stream), PLAN, "")
+            plan = checked(json.load(stream), PLAN)
     except OSError as error:
         raise ValueError(str(error)) from error
+    if plan.version != PLAN_VERSION:
+        raise ValueError(f"version is {plan.version}, this supervisor reads {PLAN_VERSION}")
     plan.ray = checked(plan.ray, RAY, "ray.")
     plan.ray.command = shlex.split(plan.ray.command)
     plan.ray.temp_dir = os.path.expandvars(plan.ray.temp_dir)
@@ -259,41 +228,10 @@ def read_plan(path: str) -> SimpleNamespace:
 # --- processes --------------------------------------------------------------------------------------------------------
 
 
-def adopt_orphans() -> None:
-    """Makes this process the parent of its descendants' orphans, so that none escapes `kill_descendants`."""
-    if LIBC is not None:
-        LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def descendants() -> List[int]:
-    """Returns the processes below this one that have not ended."""
-    children = collections.defaultdict(list)  # type: Dict[int, List[int]]
-    for entry in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError), open(f"/proc/{entry}/stat", errors="replace") as stream:
-            state, parent = stream.read().rpartition(")")[2].split()[:2]
-            if state != "Z":
-                children[int(parent)].append(int(entry))
-    found = []  # type: List[int]
-    waiting = [os.getpid()]
-    while waiting:
-        below = children[waiting.pop()]
-        found += below
-        waiting += below
-    return found
-
-
-def kill_descendants() -> None:
-    """Kills whatever this process and its children left running."""
-    until = time.monotonic() + 2
-    while descendants() and time.monotonic() < until:
-        for process_id in descendants():
-            with contextlib.suppress(OSError):
-                os.kill(process_id, signal.SIGKILL)
-        time.sleep(0.05)
-
-
 class Child:
     """A process group of our own, which gets TERM when we end, however we end."""
+
+    end_signal = signal.SIGTERM
 
     def __init__(self, name: str, argv: Sequence[str], env: Dict[str, str], log: Optional[str] = None) -> None:
         self.name = name
@@ -305,13 +243,8 @@ class Child:
                 stdout=stack.enter_context(open(log, "ab")) if log else None,
                 stderr=subprocess.STDOUT if log else None,
                 start_new_session=True,
-                preexec_fn=self._die_with_parent,  # noqa: PLW1509 - there are no threads here
+                preexec_fn=lambda: LIBC and LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM),  # noqa: PLW1509 - no threads
             )
-
-    @staticmethod
-    def _die_with_parent() -> None:
-        if LIBC is not None:
-            LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
     def status(self) -> Optional[int]:
         """Returns the exit status as a shell has it, or None while the process runs."""
@@ -325,38 +258,47 @@ class Child:
                 os.killpg(self.process.pid, number)
 
 
-class Signals:
-    """Remembers which signals came."""
+class Step(Child):
+    """An `srun` of our own. TERM makes srun kill its step at once; USR2 it passes on, so that a node can clear up."""
 
-    def __init__(self) -> None:
-        self.came = set()  # type: Set[int]
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-            signal.signal(number, lambda number, _frame: self.came.add(number))
+    end_signal = signal.SIGUSR2
 
-    def ending(self) -> Optional[int]:
-        """Returns TERM or INT, where one of them came."""
-        return next((number for number in (signal.SIGTERM, signal.SIGINT) if number in self.came), None)
+
+def note_signals() -> Set[int]:
+    """Returns a set in which the signals stand that have come."""
+    came: Set[int] = set()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, lambda number, _frame: came.add(number))
+    return came
+
+
+def adopt_orphans() -> None:
+    """Makes this process the parent of its descendants' orphans, so that none escapes `kill_descendants`."""
+    if LIBC is not None:
+        LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def kill_descendants() -> None:
+    """Kills whatever this process and its children left running."""
+    until = time.monotonic() + 2
+    while time.monotonic() < until:
+        children = collections.defaultdict(list)
+        for entry in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError), open(f"/proc/{entry}/stat", errors="replace") as stream:
+                state, parent = stream.read().rpartition(")")[2].split()[:2]
+                if state != "Z":
+                    children[int(parent)].append(int(entry))
+        below = list(children[os.getpid()])
+        if not below:
+            return
+        for process_id in below:
+            below += children[process_id]
+            with contextlib.suppress(OSError):
+                os.kill(process_id, signal.SIGKILL)
+        time.sleep(0.05)
 
 
 # --- one node ---------------------------------------------------------------------------------------------------------
-
-
-def node_address(name: str) -> str:
-    """Returns the IPv4 address at which the other nodes reach this one.
-
-    It is what the node's name stands for, if that is an address of this node and not loopback (Debian's 127.0.1.1);
-    otherwise the first that `hostname -I` names.
-    """
-    known = []  # type: List[str]
-    with contextlib.suppress(OSError):
-        known = [str(item[4][0]) for item in socket.getaddrinfo(name, None, socket.AF_INET, socket.SOCK_STREAM)]
-    for address in known:
-        if not address.startswith("127.") and is_free(0, address):
-            return address
-    for address in output(["hostname", "-I"], 60).split():
-        if ":" not in address and not address.startswith("127."):
-            return address
-    raise End(EXIT_START, f"{name} has no address that other nodes can reach (its name stands for {known})")
 
 
 def is_free(port: int, address: str = "") -> bool:
@@ -369,11 +311,19 @@ def is_free(port: int, address: str = "") -> bool:
     return True
 
 
-def ephemeral_range() -> Tuple[int, int]:
-    """Returns the ports from which the kernel takes those that nobody asked for."""
-    with open("/proc/sys/net/ipv4/ip_local_port_range") as stream:
-        low, high = stream.read().split()
-    return int(low), int(high)
+def node_address(name: str) -> str:
+    """Returns the IPv4 address at which the other nodes reach this one.
+
+    It is what the node's name stands for, if that is an address of this node and not loopback (Debian's 127.0.1.1);
+    otherwise the first that `hostname -I` names.
+    """
+    known: List[str] = []
+    with contextlib.suppress(OSError):
+        known = [str(item[4][0]) for item in socket.getaddrinfo(name, None, socket.AF_INET, socket.SOCK_STREAM)]
+    for address in [one for one in known if is_free(0, one)] + output(["hostname", "-I"]).split():
+        if ":" not in address and not address.startswith("127."):
+            return address
+    raise End(EXIT_START, f"{name} has no address that other nodes can reach (its name stands for {known})")
 
 
 def pick_ports(offset: int, ephemeral: Tuple[int, int], free: Callable[[int], bool] = is_free) -> Dict[str, int]:
@@ -391,37 +341,31 @@ def pick_ports(offset: int, ephemeral: Tuple[int, int], free: Callable[[int], bo
     Raises:
         End: no slot is free.
     """
-    slots = []  # type: List[int]
-    for low, high in ((LOWEST_PORT, ephemeral[0] - 1), (ephemeral[1] + 1, 65535), (LOWEST_PORT, 65535)):
+    names = [name for name in [*HEAD_PORTS, *NODE_PORTS, *VARIABLE_PORTS] if not name.endswith("_worker")]
+    slots: List[int] = []
+    for low, high in ((FIRST_PORT, ephemeral[0] - 1), (ephemeral[1] + 1, LAST_PORT), (FIRST_PORT, LAST_PORT)):
         slots = slots or list(range(low, high - SLOT + 2, SLOT))
     for turn in range(len(slots)):
         first = slots[(offset + turn) % len(slots)]
-        ports = {name: first + number for number, name in enumerate(PORT_NAMES)}
+        ports = {name: first + number for number, name in enumerate(names)}
         if all(free(port) for port in ports.values()):
             return dict(ports, min_worker=first + len(ports), max_worker=first + SLOT - 1)
     raise End(EXIT_START, f"no free ports: in each of {len(slots)} slots at least one is taken")
 
 
-def split_memory(total: int, object_store: Optional[int], shm_free: int) -> Tuple[int, int]:
+def split_memory(total: int, object_store: Optional[int], shm: str = "/dev/shm") -> Tuple[int, int]:
     """Splits a node's memory into what Ray's workers and what its object store may use.
 
     Ray's own processes keep a tenth of it, between 256 MiB and 4 GiB. The store gets 30 % and no more than fits into
     /dev/shm, unless the plan says how much.
     """
-    store = object_store or max(80 * MIB, min(total * 3 // 10, shm_free * 9 // 10))
+    room = os.statvfs(shm)
+    store = object_store or max(80 * MIB, min(total * 3 // 10, room.f_bavail * room.f_frsize * 9 // 10))
     own = min(max(total // 10, 256 * MIB), 4096 * MIB)
     if total - store - own < 64 * MIB:
         told = f"{store // MIB} go to the object store and {own // MIB} to Ray itself"
         raise End(EXIT_START, f"{total // MIB} MiB of memory a node are too few: {told}")
     return total - store - own, store
-
-
-def shm_free() -> int:
-    """Returns the bytes free in /dev/shm."""
-    with contextlib.suppress(OSError):
-        found = os.statvfs("/dev/shm")
-        return found.f_bavail * found.f_frsize
-    return 0
 
 
 def session_dir(temp_dir: str, job_id: str) -> str:
@@ -433,67 +377,51 @@ def session_dir(temp_dir: str, job_id: str) -> str:
     path = os.path.join(temp_dir, "rs-" + job_id)
     if not os.path.isabs(path) or "$" in path:
         raise End(EXIT_UNUSABLE, f"ray.temp_dir is not an absolute path: {temp_dir!r}")
-    excess = len(os.fsencode(path + "/r" + SESSION_SOCKET)) - SOCKET_PATH_LIMIT
+    excess = len(os.fsencode(path + SESSION_SOCKET)) - SOCKET_PATH_LIMIT
     if excess > 0:
         raise End(EXIT_UNUSABLE, f"ray.temp_dir is {excess} bytes too long for the paths of sockets: {temp_dir!r}")
     return path
 
 
-def make_private(path: str) -> None:
-    """Makes a folder that is ours alone. Ray opens its own folders to everybody; below this one nobody gets there."""
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(path, 0o700)
-    found = os.lstat(path)
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-        raise End(EXIT_START, f"{path} is there and is not ours")
-    os.chmod(path, 0o700)
-
-
 def ray_start(plan: SimpleNamespace, ip: str, head: Optional[str], ports: Dict[str, int], temp: str) -> List[str]:
     """Returns the command that starts Ray on this node. `head` is the address of the head, None on the head itself."""
-    memory, store = split_memory(plan.memory_bytes_per_node, plan.object_store_bytes_per_node, shm_free())
-    options = {
-        "node-ip-address": ip,
-        "num-cpus": plan.cpus_per_node,
-        "num-gpus": plan.gpus_per_node,
-        "memory": memory,
-        "object-store-memory": store,
-        "node-manager-port": ports["node_manager"],
-        "object-manager-port": ports["object_manager"],
-        "metrics-export-port": ports["metrics"],
-        "runtime-env-agent-port": ports["runtime_env_agent"],
-        "dashboard-agent-listen-port": ports["dashboard_agent"],
-        "dashboard-agent-grpc-port": ports["dashboard_agent_grpc"],
-        "min-worker-port": ports["min_worker"],
-        "max-worker-port": ports["max_worker"],
-        "log-color": "false",
-    }
-    if head is None:
-        options.update({"port": ports["gcs"], "ray-client-server-port": ports["client"], "include-dashboard": "true"})
-        options.update({"dashboard-host": "127.0.0.1", "dashboard-port": ports["dashboard"]})
-        options["temp-dir"] = temp  # the workers learn it from the head
-    else:
-        options["address"] = head
-    flags = ["--block", "--disable-usage-stats"] + (["--head"] if head is None else [])
-    return [*plan.ray.command, "start", *flags, *(f"--{key}={value}" for key, value in sorted(options.items()))]
+    memory, store = split_memory(plan.memory_bytes_per_node, plan.object_store_bytes_per_node)
+    argv = [*plan.ray.command, "start", "--block", "--disable-usage-stats", "--log-color=false"]
+    argv += [f"--node-ip-address={ip}", f"--num-cpus={plan.cpus_per_node}", f"--num-gpus={plan.gpus_per_node}"]
+    argv += [f"--memory={memory}", f"--object-store-memory={store}"]
+    argv += [f"{flag}={ports[name]}" for name, flag in NODE_PORTS.items()]
+    if head is not None:
+        return [*argv, f"--address={head}"]
+    argv += [f"{flag}={ports[name]}" for name, flag in HEAD_PORTS.items()]
+    # The dashboard is for the tunnel, which starts on this node. Workers learn the temporary folder from the head.
+    return [*argv, "--head", "--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--temp-dir={temp}"]
 
 
 def run_node(plan: SimpleNamespace, job_id: str, name: str, head: Optional[str], attempt: int) -> int:
     """Starts Ray on this node, waits for its end and clears up after it."""
-    signals = Signals()
+    came = note_signals()
     adopt_orphans()
     ip = node_address(name)
-    ports = pick_ports(int(re.sub(r"\D.*", "", job_id) or 0) + attempt, ephemeral_range())
+    with open("/proc/sys/net/ipv4/ip_local_port_range") as stream:
+        low, high = map(int, stream.read().split())
+    ports = pick_ports(int(re.sub(r"\D.*", "", job_id) or 0) + attempt, (low, high))
     folder = session_dir(plan.ray.temp_dir, job_id)
-    make_private(folder)
+    # Ray opens its own folders to everybody; below one that is ours alone nobody gets there.
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(folder, 0o700)
+    found = os.lstat(folder)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise End(EXIT_START, f"{folder} is there and is not ours")
+    os.chmod(folder, 0o700)
     try:
         argv = ray_start(plan, ip, head, ports, os.path.join(folder, "r"))
-        about = {"name": name, "ip": ip, "attempt": attempt, "ports": ports}
-        print(NODE_LINE + json.dumps(about, sort_keys=True), flush=True)
+        print(NODE_LINE + json.dumps({"name": name, "ip": ip, "attempt": attempt, "ports": ports}), flush=True)
         say("+ " + " ".join(map(shlex.quote, argv)))
-        env = dict(os.environ, AUTOSCALER_METRIC_PORT=str(ports["autoscaler_metrics"]))
-        ray = Child("ray", argv, dict(env, DASHBOARD_METRIC_PORT=str(ports["dashboard_metrics"])))
-        while ray.status() is None and signals.ending() is None:
+        env = dict(os.environ, **{variable: str(ports[one]) for one, variable in VARIABLE_PORTS.items()})
+        if env.get("TMPDIR", "/tmp") == plan.ray.temp_dir:
+            env["TMPDIR"] = folder  # so that what Ray's helpers leave there goes with the rest
+        ray = Child("ray", argv, env)
+        while ray.status() is None and not came - {signal.SIGUSR1}:
             time.sleep(TICK)
         status = ray.status()
         if status is not None:
@@ -515,58 +443,37 @@ def run_node(plan: SimpleNamespace, job_id: str, name: str, head: Optional[str],
 class Tunnel:
     """Keeps one `ssh -R` running; a tunnel that fails never ends the job."""
 
-    FIRST_PAUSE = 1.0
-    LONGEST_PAUSE = 60.0
+    FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+    OPTIONS = (
+        "BatchMode=yes ConnectTimeout=15 ControlMaster=no ControlPath=none ExitOnForwardFailure=yes IdentitiesOnly=yes "
+        "ServerAliveInterval=15 ServerAliveCountMax=3 UpdateHostKeys=no StrictHostKeyChecking=yes "
+        "GlobalKnownHostsFile=/dev/null UserKnownHostsFile="
+    )
 
     def __init__(self, plan: SimpleNamespace, vm: SimpleNamespace, target: str, logs: str) -> None:
-        self.plan = plan
-        self.target = target
+        self.plan, self.target = plan, target
         self.log = os.path.join(logs, f"tunnel-{plan.name}.log")
-        options = (
-            *("BatchMode=yes", "ConnectTimeout=15", "ControlMaster=no", "ControlPath=none", "ExitOnForwardFailure=yes"),
-            *("IdentitiesOnly=yes", "ServerAliveCountMax=3", "ServerAliveInterval=15", "UpdateHostKeys=no"),
-            *("StrictHostKeyChecking=yes", "GlobalKnownHostsFile=/dev/null", f"UserKnownHostsFile={vm.known_hosts}"),
-        )
-        self.argv = [
-            "ssh",
-            "-F",
-            "/dev/null",
-            "-N",
-            "-T",
-            "-n",
-            "-p",
-            str(vm.port),
-            "-l",
-            vm.user,
-            "-i",
-            vm.identity_file,
-        ]
-        self.argv += [word for option in options for word in ("-o", option)]
-        self.argv += ["-R", f"{plan.bind}:{plan.vm_port}:{target}", vm.host]
-        self.child = None  # type: Optional[Child]
-        self.restarts = 0
-        self.failures = 0
+        self.argv = ["ssh", "-F", "/dev/null", "-N", "-T", "-n", "-p", str(vm.port), "-l", vm.user]
+        self.argv += [word for option in (self.OPTIONS + vm.known_hosts).split() for word in ("-o", option)]
+        self.argv += ["-i", vm.identity_file, "-R", f"{plan.bind}:{plan.vm_port}:{target}", vm.host]
+        self.child: Optional[Child] = None
+        self.restarts = self.failures = 0
         self.started = self.next_start = 0.0
         self.reason = ""
 
     def tend(self, now: float) -> bool:
-        """Starts ssh where it does not run and its pause is over. Returns whether it had ended."""
-        status = self.child.status() if self.child else None
-        if self.child is not None and status is None:
+        """Starts ssh where it does not run and its pause is over. Returns whether it has ended."""
+        if self.child is None:
+            if now >= self.next_start:
+                open(self.log, "wb").close()
+                self.started = now
+                self.child = Child("tunnel " + self.plan.name, self.argv, dict(os.environ), self.log)
             return False
-        if self.child is not None:
-            self.child = None
-            self._ended(status, now)
-            return True
-        if now >= self.next_start:
-            self.started = now
-            open(self.log, "wb").close()
-            self.child = Child("tunnel " + self.plan.name, self.argv, dict(os.environ), self.log)
-        return False
-
-    def _ended(self, status: Optional[int], now: float) -> None:
-        if now - self.started > self.LONGEST_PAUSE:
-            self.failures = 0
+        status = self.child.status()
+        if status is None:
+            return False
+        self.child = None
+        self.failures = 0 if now - self.started > self.LONGEST_PAUSE else self.failures
         pause = min(self.FIRST_PAUSE * 2**self.failures, self.LONGEST_PAUSE)
         self.next_start = now + pause
         self.failures += 1
@@ -576,6 +483,7 @@ class Tunnel:
         if reason != self.reason or self.failures & (self.failures - 1) == 0:
             say(f"tunnel {self.plan.name}: {reason}; again in {pause:g} s, restart {self.restarts}")
         self.reason = reason
+        return True
 
 
 # --- the supervisor ---------------------------------------------------------------------------------------------------
@@ -585,55 +493,47 @@ class Node:
     """One node of the job as the supervisor sees it."""
 
     def __init__(self, name: str, logs: str, *, is_head: bool) -> None:
-        self.name = name
-        self.is_head = is_head
+        self.name, self.is_head = name, is_head
         self.role = "head" if is_head else "worker"
         self.log = os.path.join(logs, "head.log" if is_head else f"worker-{name}.log")
-        self.child = None  # type: Optional[Child]
+        self.child: Optional[Step] = None
         self.attempt = 0
-        self.about = {}  # type: Dict[str, Any]
+        self.about: Dict[str, Any] = {}
 
     def status(self) -> Optional[int]:
         """Returns the exit status of the node's step, where it was started and has ended."""
         return self.child.status() if self.child else None
 
     def listen(self) -> bool:
-        """Reads from the log what the node said about itself; returns whether it did."""
+        """Reads from the log what the node tells about itself; returns whether it has."""
         with contextlib.suppress(OSError), open(self.log, errors="replace") as stream:
             lines = [] if self.about else [line for line in stream if line.startswith(NODE_LINE) and line[-1] == "\n"]
-            for line in lines:
-                said = json.loads(line[len(NODE_LINE) :])
-                self.about = said if said["attempt"] == self.attempt else self.about
+            told = [json.loads(line[len(NODE_LINE) :]) for line in lines]
+            self.about = next((one for one in told if one["attempt"] == self.attempt), self.about)
         return bool(self.about)
 
-    def port(self, name: str) -> int:
-        """Returns one of the ports that the node chose."""
-        return int(self.about["ports"][name])
+    def address(self, port: str) -> str:
+        """Returns the node's address with one of the ports that it chose."""
+        return f"{self.about['ip']}:{self.about['ports'][port]}"
 
 
 class Supervisor:
     """Starts the cluster, watches over it and ends it."""
 
     def __init__(self, plan_path: str, plan: SimpleNamespace, job_id: str) -> None:
-        self.plan = plan
+        self.plan, self.job_id = plan, job_id
         self.plan_path = os.path.abspath(plan_path)
         self.folder = os.path.dirname(self.plan_path)
         self.logs = os.path.join(self.folder, "logs")
-        self.job_id = job_id
-        self.signals = Signals()
+        self.came = note_signals()
         self.phase = ""
-        self.env = {}  # type: Dict[str, str]
-        self.headers = {}  # type: Dict[str, str]
-        self.nodes = []  # type: List[Node]
-        self.tunnels = []  # type: List[Tunnel]
-        self.driver = None  # type: Optional[Child]
-        self.lost = []  # type: List[str]
+        self.env: Dict[str, str] = {}
+        self.headers: Dict[str, str] = {}
+        self.nodes: List[Node] = []  # the head is the first
+        self.tunnels: List[Tunnel] = []
+        self.driver: Optional[Child] = None
+        self.lost: List[str] = []
         self.answer = "nothing asked yet"
-
-    @property
-    def head(self) -> Node:
-        """The node this runs on."""
-        return self.nodes[0]
 
     def run(self) -> int:
         """Does it all and returns the exit status."""
@@ -682,11 +582,11 @@ class Supervisor:
             raise End(EXIT_UNUSABLE, f"the job has the node(s) {names}, the plan wants {plan.nodes}")
         here = os.environ.get("SLURMD_NODENAME", names[0])
         names.sort(key=lambda name: name != here)  # this node first, the others in their order
-        told = output([*plan.ray.command, "--version"])
+        told = output([*plan.ray.command, "--version"]).strip()
         version = re.search(r"version (\d+)\.(\d+)", told)
         if version is None:
             raise End(EXIT_UNUSABLE, f"the version of Ray is not to be seen in {told!r}")
-        say(told.strip())
+        say(told)
         self.env = {key: value for key, value in os.environ.items() if not re.match(r"RAY_ADDRESS$|RAY_AUTH_", key)}
         self.env.update(RAY_USAGE_STATS_ENABLED="0", RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S="0")
         self.env.update(plan.ray.env)
@@ -722,13 +622,11 @@ class Supervisor:
         self.headers = {"Authorization": "Bearer " + token}
         return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": path}
 
-    # --- coming up
-
     def start(self) -> None:
         """Starts head and workers and waits until Ray says that all nodes are alive."""
         until = time.monotonic() + self.plan.ray.ready_timeout_seconds
         self.enter("starting_head")
-        self.launch(self.head)
+        self.launch(self.nodes[0])
         self.enter("waiting_head")
         version = self.wait_for(until, self.ask_version)
         self.enter("starting_workers")
@@ -743,16 +641,12 @@ class Supervisor:
         argv = ["srun", "--overlap", "--export=ALL", "--nodes=1", "--ntasks=1", "--nodelist=" + node.name]
         argv += [f"--cpus-per-task={self.plan.cpus_per_node}", "--cpu-bind=none", "--kill-on-bad-exit=1"]
         argv += [sys.executable, os.path.abspath(__file__), "--node", node.name, "--attempt", str(node.attempt)]
-        argv += [] if node.is_head else ["--head", self.address()]
+        argv += [] if node.is_head else ["--head", self.nodes[0].address("gcs")]
         node.about = {}
         try:
-            node.child = Child(f"{node.role} {node.name}", [*argv, self.plan_path], self.env, node.log)
+            node.child = Step(f"{node.role} {node.name}", [*argv, self.plan_path], self.env, node.log)
         except OSError as error:
             raise End(EXIT_START, f"srun could not be run: {error}") from error
-
-    def address(self) -> str:
-        """Returns where the cluster is reached."""
-        return f"{self.head.about['ip']}:{self.head.port('gcs')}"
 
     def wait_for(self, until: float, question: Callable[[], Any]) -> Any:
         """Asks until the answer is there, the time is over, or a node's step has ended."""
@@ -773,7 +667,7 @@ class Supervisor:
         if status is None:
             return
         tail = last_lines(node.log)
-        may_retry = node.attempt + 1 < START_ATTEMPTS and not (node.is_head and self.workers_started())
+        may_retry = node.attempt + 1 < START_ATTEMPTS and not (node.is_head and self.phase != "waiting_head")
         if not may_retry or not PORT_TAKEN.search(tail):
             told = f"the {node.role} on {node.name} ended with exit status {status} before the cluster was ready"
             raise End(EXIT_START, f"{told}; its log ends:\n{tail}")
@@ -781,14 +675,10 @@ class Supervisor:
         say(f"{node.role} {node.name}: a port was taken, attempt {node.attempt + 1}")
         self.launch(node)
 
-    def workers_started(self) -> bool:
-        """Says whether any worker has been started."""
-        return any(node.child for node in self.nodes[1:])
-
     def what_is_missing(self) -> str:
         """Says which nodes are not there after the time for it."""
-        missing = [self.head]
-        if self.workers_started():
+        missing = self.nodes[:1]
+        if self.phase != "waiting_head":
             alive = self.ask_alive() or set()
             missing = [node for node in self.nodes if node.about.get("ip") not in alive] or self.nodes
         names = ", ".join(node.name for node in missing)
@@ -797,10 +687,10 @@ class Supervisor:
 
     def ask(self, path: str) -> Any:
         """Asks Ray's dashboard; returns None, and remembers why, where it does not answer."""
-        if not self.head.listen():
+        if not self.nodes[0].listen():
             self.answer = "the head has not told its ports"
             return None
-        connection = http.client.HTTPConnection("127.0.0.1", self.head.port("dashboard"), timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", self.nodes[0].about["ports"]["dashboard"], timeout=5)
         try:
             connection.request("GET", path, headers=self.headers)
             response = connection.getresponse()
@@ -821,26 +711,23 @@ class Supervisor:
     def ask_alive(self) -> Optional[Set[str]]:
         """Returns the addresses of the nodes which Ray calls alive."""
         found = self.ask("/api/v0/nodes?limit=10000")
-        if found is None:
-            return None
         try:
-            alive = {row["node_ip"] for row in found["data"]["result"]["result"] if row["state"] == "ALIVE"}
+            rows = found["data"]["result"]["result"] if found else []
+            alive = {row["node_ip"] for row in rows if row["state"] == "ALIVE"}
         except (KeyError, TypeError) as error:
             self.answer = f"nodes not understood: {error!r}"
             return None
-        self.answer = f"{len(alive)} of {len(self.nodes)} nodes alive"
+        self.answer = f"{len(alive)} of {len(self.nodes)} nodes alive" if found else self.answer
         return alive
 
     def all_alive(self) -> bool:
         """Says whether Ray calls every node of the job alive."""
-        alive = self.ask_alive()
-        return alive is not None and all(node.listen() and node.about["ip"] in alive for node in self.nodes)
-
-    # --- in use
+        alive = self.ask_alive() or set()
+        return all(node.listen() and node.about["ip"] in alive for node in self.nodes)
 
     def become_ready(self, version: Dict[str, Any]) -> None:
         """Writes ready.json, and starts tunnels and entrypoint."""
-        plan = self.plan
+        plan, head = self.plan, self.nodes[0]
         self.tunnels = [Tunnel(one, plan.vm, self.target(one.target), self.logs) for one in plan.tunnels]
         ready = {
             "version": PLAN_VERSION,
@@ -848,10 +735,10 @@ class Supervisor:
             "restarts": int(os.environ.get("SLURM_RESTART_COUNT") or 0),
             "token": plan.token,
             "authentication": "token" if self.headers else "none",
-            "head_node": self.head.name,
-            "head_ip": self.head.about["ip"],
-            "address": self.address(),
-            "ports": self.head.about["ports"],
+            "head_node": head.name,
+            "head_ip": head.about["ip"],
+            "address": head.address("gcs"),
+            "ports": head.about["ports"],
             "nodes": [{key: node.about[key] for key in ("name", "ip", "ports")} for node in self.nodes],
             "ray_version": version.get("ray_version"),
             "session_name": version["session_name"],
@@ -862,18 +749,15 @@ class Supervisor:
         self.enter("ready")
         if plan.entrypoint is not None:
             self.enter("driver")
-            env = dict(self.env, RAY_ADDRESS=self.address())
+            env = dict(self.env, RAY_ADDRESS=head.address("gcs"))
             self.driver = Child("entrypoint", ["bash", "-c", plan.entrypoint], env)
 
     def target(self, name: str) -> str:
         """Returns where a tunnel leads, as ssh wants it."""
         if name == "dashboard":
-            return f"127.0.0.1:{self.head.port('dashboard')}"
-        if name == "client" or name.startswith("metrics"):
-            kind, _, number = name.partition(":")
-            node = self.nodes[int(number or 0)]
-            return f"{node.about['ip']}:{node.port(kind)}"
-        return name
+            return f"127.0.0.1:{self.nodes[0].about['ports']['dashboard']}"
+        kind, _, number = name.partition(":")
+        return self.nodes[int(number or 0)].address(kind) if kind in ("client", "metrics") else name
 
     def serve(self) -> None:
         """Watches over everything until there is a reason to end."""
@@ -891,7 +775,7 @@ class Supervisor:
     def heed_loss(self, node: Node) -> None:
         """Notices that a node's step ended: the head's end is the cluster's, a worker's is not."""
         status = node.status()
-        if status is None or node.name in self.lost or self.signals.ending() is not None:
+        if status is None or node.name in self.lost or self.told_to_end():
             return
         told = f"the {node.role} on {node.name} ended with exit status {status}; its log ends:\n{last_lines(node.log)}"
         if node.is_head:
@@ -900,42 +784,43 @@ class Supervisor:
         self.lost.append(node.name)
         self.enter(self.phase)
 
+    def told_to_end(self) -> Optional[int]:
+        """Returns TERM or INT, where one of them has come."""
+        return next((number for number in (signal.SIGTERM, signal.SIGINT) if number in self.came), None)
+
     def heed_signals(self) -> None:
-        """Turns a signal into the end it asks for."""
-        number = self.signals.ending()
+        """Turns a signal into the end that it asks for."""
+        number = self.told_to_end()
         if number is not None:
             raise End(128 + number, f"{signal.Signals(number).name} came", failed=False)
-        if signal.SIGUSR1 in self.signals.came and self.phase == "ready":
+        if signal.SIGUSR1 in self.came and self.phase == "ready":
             raise End(0, "the time limit is near", failed=False)
-        if signal.SIGUSR1 in self.signals.came:
+        if signal.SIGUSR1 in self.came:
             raise End(EXIT_LIMIT, f"the time limit is near, and the job was still in phase {self.phase}")
-
-    # --- coming down
 
     def stop(self) -> None:
         """Ends what was started: entrypoint, workers, head, tunnels; what does not end in time is killed.
 
         With TERM there are only seconds left for all of it, so then all are told at once, in that order.
         """
-        workers = [node.child for node in self.nodes[1:] if node.child]
-        head = [node.child for node in self.nodes[:1] if node.child]
-        tunnels = [tunnel.child for tunnel in self.tunnels if tunnel.child]
         driver = [self.driver] if self.driver else []
-        in_order = ((driver, self.plan.grace_seconds), (workers, STEP_END), (head, STEP_END), (tunnels, TUNNEL_END))
-        for children, seconds in in_order:
-            if self.signals.ending() is None:
+        steps = [node.child for node in self.nodes if node.child]
+        tunnels = [tunnel.child for tunnel in self.tunnels if tunnel.child]
+        in_order: List[Tuple[Sequence[Child], float]] = [(driver, self.plan.grace_seconds), (steps[1:], STEP_END)]
+        for children, seconds in [*in_order, (steps[:1], STEP_END), (tunnels, TUNNEL_END)]:
+            if self.told_to_end() is None:
                 self.finish(children, seconds)
-        self.finish(driver + workers + head + tunnels, QUICK_END)
+        self.finish([*driver, *steps[1:], *steps[:1], *tunnels], QUICK_END)
         kill_descendants()
 
-    def finish(self, children: List[Child], seconds: float) -> None:
+    def finish(self, children: Sequence[Child], seconds: float) -> None:
         """Ends some children together. Returns early where TERM comes meanwhile."""
-        before = self.signals.ending()
+        before = self.told_to_end()
         for child in children:
-            child.send(signal.SIGTERM)
+            child.send(child.end_signal)
         until = time.monotonic() + seconds
         while any(child.status() is None for child in children) and time.monotonic() < until:
-            if self.signals.ending() != before:
+            if self.told_to_end() != before:
                 return
             time.sleep(0.05)
         for child in children:
@@ -946,10 +831,9 @@ class Supervisor:
 
 def main() -> int:
     """Runs the supervisor, or one node for it."""
+    beside = os.path.join(os.path.dirname(os.path.abspath(__file__)), "plan.json")
     parser = argparse.ArgumentParser(description="Runs one Ray cluster inside a Slurm job.")
-    parser.add_argument(
-        "plan", nargs="?", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "plan.json")
-    )
+    parser.add_argument("plan", nargs="?", default=beside)
     parser.add_argument("--node", help="start Ray on this node (what the supervisor uses)")
     parser.add_argument("--head", help="with --node: the head's address; without it this node is the head")
     parser.add_argument("--attempt", type=int, default=0)
@@ -960,7 +844,11 @@ def main() -> int:
             raise ValueError("SLURM_JOB_ID is not set: this runs inside a Slurm job")
         plan = read_plan(told.plan)
     except ValueError as error:
-        say(f"{told.plan}: {error}")
+        reason = f"{told.plan}: {error}"
+        say(reason)
+        about = {"phase": "failed", "time": time.time(), "job_id": job_id, "reason": reason, "exit_code": EXIT_UNUSABLE}
+        with contextlib.suppress(OSError):
+            write_json(os.path.join(os.path.dirname(os.path.abspath(told.plan)), "status.json"), about)
         return EXIT_UNUSABLE
     if told.node is None:
         return Supervisor(told.plan, plan, job_id).run()
