@@ -43,7 +43,8 @@ class RowReader:
         req_cpus = self._read(values.count, "reqcpus")
         alloc_cpus = self._agreeing(("alloccpus", values.count), ("ncpus", values.count))
         req_nodes = self._read(values.count, "reqnodes")
-        alloc_nodes = self._read(values.count, "allocnodes")
+        started = bool(elapsed) or start is not None
+        alloc_nodes = self._alloc_nodes(started=started)
         planned = self._agreeing(("planned", values.duration), ("reserved", values.duration))
         return AccountingRecord(
             job_id=self._identity.text,
@@ -66,7 +67,7 @@ class RowReader:
             elapsed_seconds=elapsed,
             time_limit_seconds=self._agreeing(("timelimitraw", values.raw_minutes), ("timelimit", values.duration)),
             planned_seconds=planned,
-            planned_cpu_seconds=self._planned_cpu(state, planned, req_cpus, started=bool(elapsed) or start is not None),
+            planned_cpu_seconds=self._planned_cpu(state, planned, req_cpus, started=started),
             cpu_time_seconds=self._agreeing(("cputimeraw", values.raw_seconds), ("cputime", values.duration)),
             total_cpu_seconds=self._read(values.duration, "totalcpu"),
             ave_cpu_seconds=self._read(values.duration, "avecpu"),
@@ -137,6 +138,13 @@ class RowReader:
 
     def _moments(self, text: str) -> Moments:
         return moments(text, self._timezone)
+
+    def _alloc_nodes(self, *, started: bool) -> int | None:
+        """AllocNodes; where the table has none, NNodes of what has started, of which it is the same."""
+        if "allocnodes" in self._row.cells:
+            return self._read(values.count, "allocnodes")
+        nodes = self._read(values.count, "nnodes")
+        return nodes if started else None
 
     def _planned_cpu(
         self, state: str | None, planned: float | None, cpus: int | None, *, started: bool

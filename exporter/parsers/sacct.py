@@ -28,11 +28,11 @@ _TYPED = """
     ReqGRES TRESUsageInAve TRESUsageInMax TRESUsageInMaxNode TRESUsageInMaxTask TRESUsageInMin TRESUsageInMinNode
     TRESUsageInMinTask TRESUsageInTot TRESUsageOutAve TRESUsageOutMax TRESUsageOutMaxNode TRESUsageOutMaxTask
     TRESUsageOutMin TRESUsageOutMinNode TRESUsageOutMinTask TRESUsageOutTot Restarts Priority DBIndex Flags Layout
-    WCKeyID ReservationId BlockID SegmentSize SLUID
+    WCKeyID ReservationId BlockID SegmentSize SLUID Reason FailedNode
 """
 _TEXT = """
     JobName SubmitLine Comment AdminComment SystemComment Extra WorkDir StdErr StdIn StdOut Constraints Container WCKey
-    Reservation ReservationReq Reason FailedNode Licenses McsLabel
+    Reservation ReservationReq Licenses McsLabel
 """
 _BY_STEP = ("maxrss", "tresusageintot")
 """Columns of which a job's own value is that of its largest step."""
@@ -67,7 +67,7 @@ class _Attempt:
     record: AccountingRecord
     table: int
     steps: list[AccountingRecord] = field(default_factory=list)
-    step_rows: dict[str, Row] = field(default_factory=dict)
+    step_rows: dict[str, tuple[Row, int]] = field(default_factory=dict)
     unclear: set[str] = field(default_factory=set)
 
     def from_steps(self) -> _FromSteps:
@@ -208,20 +208,20 @@ class _Collector:
 
     def _attach(self, identity: JobId, row: Row, attempt: _Attempt | None) -> None:
         assert attempt is not None  # noqa: S101 - told to mypy: one of the job's attempts
-        earlier = attempt.step_rows.get(identity.text)
-        if earlier is not None and not identity.cut:
-            if earlier.text != row.text:
-                self._blur(attempt)
-            self._warn(row.line, row.text, f"the step was printed in line {earlier.line} already")
-            return
         read = self._read(identity, row)
         if read is None:
             self._blur(attempt)
             return
         record, garbled = read
-        attempt.step_rows[identity.text] = row
-        attempt.steps.append(record)
         attempt.unclear |= garbled & set(_BY_STEP)
+        earlier = attempt.step_rows.setdefault(identity.text, (row, len(attempt.steps)))
+        if earlier[0] is row or identity.cut:
+            attempt.steps.append(record)
+            return
+        self._warn(row.line, row.text, f"the step was printed in line {earlier[0].line} already")
+        if earlier[0].text != row.text:
+            self._blur(attempt)
+            attempt.steps[earlier[1]] = _agreed(attempt.steps[earlier[1]], record)
 
     def _settled(self, job: str, attempts: list[_Attempt]) -> AccountingRecord:
         """The latest attempt, with the earlier ones."""

@@ -7,7 +7,7 @@ after it that is no row is handed on as a stray, in its place between the rows, 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from exporter.errors import InputError
@@ -127,7 +127,7 @@ def _read_body(lines: Sequence[str], position: int, layout: Delimited | Fixed, d
 
 
 class _FixedBody:
-    """Rows in columns of fixed width. Slurm counts the width in bytes."""
+    """Rows in columns of fixed width."""
 
     def __init__(self, lines: Sequence[str], layout: Fixed, dialect: Dialect) -> None:
         self._lines = lines
@@ -136,10 +136,7 @@ class _FixedBody:
 
     def read(self, position: int) -> tuple[Row | Stray, int]:
         line = self._lines[position]
-        for spans in self._layout.arrangements:
-            cells = _slice(line, spans)
-            if cells is None:
-                continue
+        for cells, spans in self._readings(line):
             cut = {
                 column
                 for column, cell, span in zip(self._layout.columns, cells, spans, strict=True)
@@ -152,16 +149,30 @@ class _FixedBody:
         reason = "not a row: its cells are not in the columns of the header"
         return Stray(position + 1, line, reason, row_like=len(line.split()) > 1 and not _NOISE.match(line)), 1
 
+    def _readings(self, line: str) -> Iterator[tuple[list[str], tuple[Span, ...]]]:
+        """The ways to cut a line into cells: Slurm counts widths in bytes, whoever lays out its text anew in characters.
+
+        A character that Slurm has cut in its middle comes as a replacement character, which stands for one byte.
+        """
+        as_bytes = line
+        if not line.isascii():
+            as_bytes = line.replace("\ufffd", "?").encode("utf-8", "replace").decode("latin-1")
+        for raw in dict.fromkeys((as_bytes, line)):
+            for spans in self._layout.arrangements:
+                cells = _slice(raw, spans)
+                if cells is not None and raw is line:
+                    yield cells, spans
+                elif cells is not None:
+                    yield [cell.encode("latin-1").decode("utf-8", "replace") for cell in cells], spans
+
     def _is_cut(self, cell: str, span: Span) -> bool:
         if self._dialect.ruled:
             return cell.endswith("+") and len(cell.encode("utf-8", "replace")) >= span.width
         return span.end is not None and len(cell.encode("utf-8", "replace")) >= span.width
 
 
-def _slice(line: str, spans: Sequence[Span]) -> list[str] | None:
+def _slice(raw: str, spans: Sequence[Span]) -> list[str] | None:
     """Cut a line into cells; None where a cell reaches over its column's edge or floats in its middle."""
-    ascii_only = line.isascii()
-    raw = line if ascii_only else line.encode("utf-8", "replace").decode("latin-1")
     cells = []
     reached = 0
     for span in spans:
@@ -170,7 +181,7 @@ def _slice(line: str, spans: Sequence[Span]) -> list[str] | None:
         if raw[reached : span.start].strip(" ") or (stripped and not _touches(cell, span)):
             return None
         reached = len(raw) if span.end is None else span.end
-        cells.append(stripped if ascii_only else stripped.encode("latin-1").decode("utf-8", "replace"))
+        cells.append(stripped)
     return None if raw[reached:].strip(" ") else cells
 
 
