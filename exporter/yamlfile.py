@@ -6,7 +6,8 @@ import difflib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from types import UnionType
+from typing import Annotated, Any, TypeGuard, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
@@ -162,19 +163,16 @@ def _keys_at(model: type[BaseModel], location: Location) -> list[str]:
     """Returns the keys that the model knows at a place; empty where the place is no model."""
     current: Any = model
     for part in location:
-        if isinstance(current, type) and issubclass(current, BaseModel):
+        arguments = get_args(current)
+        if _is_model(current):
             field = current.model_fields.get(str(part))
             current = field.annotation if field else None
-            current = _model_in(current)
-    if isinstance(current, type) and issubclass(current, BaseModel):
-        return list(current.model_fields)
-    return []
+        else:  # the values of a mapping, the items of a list
+            current = arguments[-1 if get_origin(current) is dict else 0] if arguments else None
+        if get_origin(current) is UnionType:  # `Model | None`
+            current = next(inner for inner in get_args(current) if inner is not type(None))
+    return list(current.model_fields) if _is_model(current) else []
 
 
-def _model_in(annotation: Any) -> Any:
-    """Returns the model inside `Model | None` or `dict[str, Model]`, or the annotation itself."""
-    for inner in getattr(annotation, "__args__", ()):
-        found = _model_in(inner)
-        if isinstance(found, type) and issubclass(found, BaseModel):
-            return found
-    return annotation
+def _is_model(annotation: Any) -> TypeGuard[type[BaseModel]]:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)

@@ -60,9 +60,7 @@ def graph() -> dict[str, set[str]]:
 def test_every_part_is_in_the_design_and_every_arrow_is_allowed() -> None:
     arrows = graph()
     assert set(arrows) == set(MAY_IMPORT)
-    forbidden = {
-        f"{part} -> {target}" for part, targets in arrows.items() for target in targets - MAY_IMPORT[part]
-    }
+    forbidden = {f"{part} -> {target}" for part, targets in arrows.items() for target in targets - MAY_IMPORT[part]}
     assert forbidden == set()
 
 

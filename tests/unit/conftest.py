@@ -1,0 +1,89 @@
+"""A configuration, a store and a site that answers from a script, for tests without any network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from exporter.client.backoff import Backoff
+from exporter.client.client import SiteClient
+from exporter.client.replay import Exchange, ReplayTransport
+from exporter.config import Config, load_config
+from exporter.probes import ProbeContext
+from exporter.store.commands import CommandLedger
+from exporter.store.db import Store
+
+CONFIG = """\
+state_dir: {state_dir}
+sites:
+  puhti2:
+    project: project_2001234
+    partition: small
+    timezone: Europe/Helsinki
+    ssh:
+      host: login.example.org
+      user: maija
+      key: {key}
+      known_hosts: {known_hosts}
+vm:
+  host: 192.0.2.10
+  user: tunnel
+  identity_file: /home/maija/.ssh/id_vm
+  host_keys: ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIRiRLMGbniuBudpqR8inKSs0000000000000000000"]
+"""
+
+
+class Clock:
+    """A clock that moves only when told to."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def config_path(tmp_path: Path) -> Path:
+    key, known_hosts = tmp_path / "id", tmp_path / "known_hosts"
+    key.write_text("not a real key\n")
+    key.chmod(0o600)
+    known_hosts.write_text("login.example.org ssh-ed25519 AAAA\n")
+    path = tmp_path / "rayslurm.yaml"
+    path.write_text(CONFIG.format(state_dir=tmp_path / "state", key=key, known_hosts=known_hosts))
+    return path
+
+
+@pytest.fixture
+def config(config_path: Path) -> Config:
+    return load_config(config_path)
+
+
+@pytest.fixture
+def store(config: Config) -> Iterator[Store]:
+    with Store(config.store_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock(1_795_000_000.0)
+
+
+MakeSite = Callable[[Sequence[Exchange]], tuple[ProbeContext, ReplayTransport]]
+
+
+@pytest.fixture
+def make_site(config: Config, store: Store, clock: Clock) -> MakeSite:
+    """Gives a site of which each verb answers what the exchanges say, in order."""
+
+    def make(exchanges: Sequence[Exchange]) -> tuple[ProbeContext, ReplayTransport]:
+        site = config.site("puhti2")
+        transport = ReplayTransport(exchanges)
+        ledger = CommandLedger.for_site(store, site, clock=clock)
+        client = SiteClient(site.name, transport, ledger, backoff=Backoff(clock, jitter=lambda: 1.0))
+        return ProbeContext(site=site, client=client, store=store, ledger=ledger, clock=clock), transport
+
+    return make

@@ -1,0 +1,171 @@
+"""The client of a site: budget, back-off and deadlines hold whatever is asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from exporter.client.backoff import AUTH_FIRST_SECONDS, FIRST_SECONDS, LONGEST_SECONDS, Backoff
+from exporter.client.commands import SACCT_FIELDS, accounting_command, known_fields, queue_command
+from exporter.client.replay import Exchange, RecordingTransport, ReplayTransport
+from exporter.errors import AuthError, BudgetExhaustedError, CommandError, ConnectError, DeadlineError
+from exporter.store import counters
+from exporter.store.db import Store
+from tests.unit.conftest import Clock, MakeSite
+
+QUEUE = Exchange("queue", "JOBID\n", repeat=True)
+
+
+def totals(store: Store, name: str) -> dict[str, float]:
+    with store.snapshot() as connection:
+        return {
+            "/".join(value for key, value in sorted(counter.labels.items()) if key != "site"): counter.value
+            for counter in counters.read(connection)
+            if counter.name == name
+        }
+
+
+def test_the_budget_is_never_exceeded(store: Store, make_site: MakeSite, clock: Clock) -> None:
+    context, transport = make_site([QUEUE, Exchange("cancel", repeat=True)])
+    for _ in range(100):
+        context.client.queue()
+        clock.now += 1
+    with pytest.raises(BudgetExhaustedError, match="100 commands were sent in the last hour"):
+        context.client.queue()
+    with context.client.for_person():
+        for _ in range(20):
+            context.client.queue()
+        with pytest.raises(BudgetExhaustedError, match="120 commands"):
+            context.client.queue()
+        context.client.cancel("1")  # a cancel is never kept waiting
+    assert len(transport.asked) == 121
+    assert totals(store, "remote_commands_throttled_total") == {"": 2}
+    clock.now += 3600 - 100 + 0.5  # the first of the hour drop out, one by one
+    with context.client.for_person():
+        with pytest.raises(BudgetExhaustedError):
+            context.client.queue()
+        clock.now += 1
+        context.client.queue()
+
+
+def test_the_budget_is_one_whoever_acts(store: Store, make_site: MakeSite) -> None:
+    first, _ = make_site([QUEUE])
+    second, _ = make_site([QUEUE])
+    for _ in range(50):
+        first.client.queue()
+        second.client.queue()
+    for context in (first, second):
+        with pytest.raises(BudgetExhaustedError):
+            context.client.queue()
+        with store.snapshot() as connection:
+            assert context.ledger.remaining(connection) == 20
+
+
+def test_each_command_is_counted_by_what_became_of_it(store: Store, make_site: MakeSite) -> None:
+    context, _ = make_site(
+        [
+            Exchange("queue", "JOBID\n"),
+            Exchange("queue", stderr="slurm_load_jobs error\n", exit_status=1),
+            Exchange("queue", raises="DeadlineError"),
+            Exchange("queue", raises="SessionLostError"),
+        ]
+    )
+    context.client.queue()
+    for _ in range(3):
+        with pytest.raises(Exception, match=r"slurm_load_jobs error|DeadlineError|SessionLostError"):
+            context.client.queue()
+    assert totals(store, "remote_commands_total") == {
+        "squeue/ok": 1, "squeue/failed": 1, "squeue/timeout": 1, "squeue/lost": 1,
+    }  # fmt: skip
+
+
+def test_a_site_that_cannot_be_reached_is_left_in_peace(store: Store, make_site: MakeSite, clock: Clock) -> None:
+    context, transport = make_site([Exchange("connect", raises="ConnectError", stderr="refused", repeat=True), QUEUE])
+    tries = 0
+    for _ in range(3600):
+        before = len(transport.asked)
+        with pytest.raises(ConnectError):
+            context.client.queue()
+        tries += len(transport.asked) - before
+        clock.now += 1
+    assert 4 <= tries <= 3600 / LONGEST_SECONDS + 6
+    assert totals(store, "ssh_connections_total") == {"refused": tries}
+    assert totals(store, "remote_commands_total") == {}, "nothing was sent, so nothing is booked"
+
+
+def test_people_need_not_wait_but_for_a_refused_login(make_site: MakeSite) -> None:
+    context, transport = make_site(
+        [
+            Exchange("connect", raises="ConnectError", stderr="refused"),
+            Exchange("connect", raises="AuthError", stderr="did not accept the key"),
+            QUEUE,
+        ]
+    )
+    with pytest.raises(ConnectError, match="refused"):
+        context.client.queue()
+    with context.client.for_person(), pytest.raises(AuthError):
+        context.client.queue()
+    asked = len(transport.asked)
+    with context.client.for_person(), pytest.raises(ConnectError, match=r"not tried again for .* did not accept"):
+        context.client.queue()
+    assert len(transport.asked) == asked
+
+
+def test_a_refused_login_waits_long_and_ever_longer() -> None:
+    clock = Clock(0.0)
+    backoff = Backoff(clock, jitter=lambda: 1.0)
+    waits = []
+    for error in (ConnectError("a"), ConnectError("b"), AuthError("c"), AuthError("d")):
+        backoff.failed(error)
+        waits.append(backoff.remaining())
+    assert waits == [FIRST_SECONDS, 2 * FIRST_SECONDS, AUTH_FIRST_SECONDS, 2 * AUTH_FIRST_SECONDS]
+    for _ in range(50):
+        backoff.failed(AuthError("e"))
+    assert backoff.remaining() == 4 * 3600
+    backoff.reset()
+    assert backoff.remaining() == 0
+
+
+def test_jitter_keeps_sites_apart() -> None:
+    waits = set()
+    for _ in range(20):
+        backoff = Backoff(Clock(0.0))
+        backoff.failed(ConnectError("x"))
+        waits.add(backoff.remaining())
+    assert len(waits) > 10
+    assert all(0.75 * FIRST_SECONDS <= wait <= 1.25 * FIRST_SECONDS for wait in waits)
+
+
+def test_accounting_is_asked_only_for_fields_that_this_slurm_knows() -> None:
+    new = known_fields(" ".join(SACCT_FIELDS))
+    assert new == SACCT_FIELDS
+    old = known_fields("Account AllocCPUS JobID JobName Reserved ResvCPURAW State")
+    assert old == ("JobID", "Account", "State", "AllocCPUS", "Reserved", "ResvCPURAW", "JobName")
+
+
+def test_what_is_sent_is_quoted_and_batched() -> None:
+    command = accounting_command(["1", "2_[3]"], ["JobID", "JobName"], duplicates=True)
+    assert command.endswith("--duplicates -j '1,2_[3]' -o JobID,JobName")
+    assert "LC_ALL=C SLURM_TIME_FORMAT=%s sacct -P" in command
+    assert "--name='a,b; rm -rf /'" in queue_command(["a", "b; rm -rf /"])
+
+
+def test_errors_of_slurm_are_told_in_its_words(make_site: MakeSite) -> None:
+    said = "sacct: error: x\nsacct: error: Problem talking to the database: Connection refused\n"
+    context, _ = make_site([Exchange("accounting_fields", "JobID\n"), Exchange("accounting", "", said, 1)])
+    with pytest.raises(CommandError, match="ended with 1: sacct: error: Problem talking to the database"):
+        context.client.accounting(["1"])
+
+
+def test_a_recorded_session_answers_as_the_site_did(tmp_path: Path) -> None:
+    site = ReplayTransport([Exchange("queue", "JOBID\n1\n"), Exchange("submit", raises="DeadlineError", stderr="late")])
+    recorder = RecordingTransport(site)
+    assert recorder.queue([], 1.0).stdout == "JOBID\n1\n"
+    with pytest.raises(DeadlineError):
+        recorder.submit("/x", "job", 1.0)
+    recorder.save(tmp_path / "session.json")
+    replayed = ReplayTransport.load(tmp_path / "session.json")
+    assert replayed.queue([], 1.0).stdout == "JOBID\n1\n"
+    with pytest.raises(DeadlineError, match="late"):
+        replayed.submit("/x", "job", 1.0)

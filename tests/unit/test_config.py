@@ -1,0 +1,109 @@
+"""The configuration: what is wrong is named with file, line, key and cure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from exporter.config import check_files, find_config, load_config
+from exporter.errors import ConfigError
+
+GOOD = """\
+sites:
+  lumi:
+    profile: slurm
+    ssh:
+      host: lumi.example.org
+      user: maija
+"""
+
+
+def fault_of(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "rayslurm.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    return str(caught.value).replace(str(path), "FILE")
+
+
+def test_a_small_file_is_enough(tmp_path: Path) -> None:
+    path = tmp_path / "rayslurm.yaml"
+    path.write_text(GOOD)
+    config = load_config(path)
+    assert config.listen_address == ("127.0.0.1", 9810)
+    assert config.site("lumi").login_host == "lumi.example.org"
+    assert config.site("lumi").settings.budget.commands_per_hour == 120
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (("user: maija", "usr: maija"), "FILE:4: sites.lumi.ssh.user: is missing; add it"),
+        (
+            ("user: maija", "usr: maija"),
+            "FILE:6: sites.lumi.ssh.usr: is not a key that rayslurm knows; did you mean `user`?",
+        ),
+        (("      host: lumi.example.org\n", ""), "FILE: sites.lumi.ssh.host: is missing"),
+        (("profile: slurm", "profile: lumo"), "no site file is named lumo; there are: "),
+        (("sites:", "listen: 0.0.0.0:9810\nsites:"), "0.0.0.0 can be reached by others; write 127.0.0.1:9810"),
+        (("sites:", "listen: 9810\nsites:"), "FILE:1: listen: Input should be a valid string (got 9810)"),
+        (("sites:", "listen: :9810\nsites:"), "write address:port"),
+        (("user: maija", "user: maija\n      port: 70000"), "FILE:7: sites.lumi.ssh.port: "),
+        (("user: maija", "user: maija\n      user: other"), "FILE:7: user: stands here twice"),
+        (("user: maija", "user: -oProxyCommand=x"), "FILE:6: sites.lumi.ssh.user: "),
+        (("user: maija", "user: maija\n      connect_deadline: soon"), "write a length of time such as 90s"),
+        (("ssh:", "timezone: Helsinki\n    ssh:"), "FILE:4: sites.lumi.timezone: is no time zone"),
+        (("ssh:", "practice_clock_factor: 60\n    ssh:"), "practice_clock_factor: only for a practice site"),
+        (("ssh:", "budget: {commands_per_hour: 100000}\n    ssh:"), "FILE:4: sites.lumi.budget.commands_per_hour: "),
+        (("ssh:", "budget: {commands_per_hour: 10}\n    ssh:"), "must be less than commands_per_hour"),
+        (
+            ("user: maija", "user: maija\nvm: {hosst: a}"),
+            "FILE:7: vm.hosst: is not a key that rayslurm knows; did you mean `host`?",
+        ),
+        (("user: maija", "user: [maija"), "not YAML"),
+        ((GOOD, "- a\n- b\n"), "FILE:1: the top level must be keys with values"),
+        ((GOOD, ""), "FILE:1: sites: is missing"),
+    ],
+)
+def test_each_fault_says_where_and_what_to_write(tmp_path: Path, change: tuple[str, str], fault: str) -> None:
+    assert change[0] in GOOD
+    assert fault in fault_of(tmp_path, GOOD.replace(*change))
+
+
+def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+    fault = fault_of(tmp_path, "listn: x\nsites:\n  Bad Name:\n    ssh: {user: a}\n  b:\n    ssh: {}\n")
+    assert "FILE:1: listn" in fault
+    assert "FILE:3: sites.Bad Name" in fault
+    assert "FILE:6: sites.b.ssh.user" in fault
+
+
+def test_a_host_that_is_meant_to_be_reached_must_be_said_in_words(tmp_path: Path) -> None:
+    path = tmp_path / "rayslurm.yaml"
+    path.write_text(f"listen: 10.0.0.5:9810\nallow_remote: true\n{GOOD}")
+    assert load_config(path).listen_address == ("10.0.0.5", 9810)
+
+
+def test_files_that_others_can_read_are_named(config_path: Path) -> None:
+    config = load_config(config_path)
+    assert check_files(config) == []
+    key = config.site("puhti2").settings.ssh.key
+    assert key is not None
+    key.chmod(0o644)
+    config.site("puhti2").settings.ssh.known_hosts.unlink()
+    first, second = check_files(config)
+    assert f"chmod 600 {key}" in first
+    assert "known_hosts" in second
+    assert "compar" in second
+
+
+def test_the_file_is_found_by_option_then_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    option, variable = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    option.write_text(GOOD)
+    variable.write_text(GOOD)
+    monkeypatch.setenv("RAYSLURM_CONFIG", str(variable))
+    assert find_config(option) == option
+    assert find_config(None) == variable
+    monkeypatch.setenv("RAYSLURM_CONFIG", str(tmp_path / "gone.yaml"))
+    with pytest.raises(ConfigError, match=r"gone\.yaml: no such file"):
+        find_config(None)

@@ -1,0 +1,238 @@
+"""Launching: the journal tells the truth at each step, whatever the site answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from exporter.client.client import SiteClient
+from exporter.client.replay import Exchange, ReplayTransport
+from exporter.client.transport import Answer, RemoteFile
+from exporter.config import Config
+from exporter.errors import BudgetExhaustedError, CommandError, ConfigError, ConnectError
+from exporter.launch.launcher import Launcher, secret_path
+from exporter.launch.render import Launch, render_plan, render_script, slurm_time
+from exporter.launch.spec import Spec, load_spec
+from exporter.launch.token import new_token, slurm_name, split_name
+from exporter.store import jobs, submissions
+from exporter.store.db import Store
+from exporter.store.submissions import Submission
+from tests.unit.conftest import Clock, MakeSite
+
+SPEC = """\
+site: puhti2
+name: train
+cluster:
+  nodes: 2
+  cpus_per_node: 4
+  memory_per_node: 16G
+  time: "01:30:00"
+environment:
+  - module load python-pytorch
+entrypoint: python train.py
+"""
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Spec:
+    path = tmp_path / "spec.yaml"
+    path.write_text(SPEC)
+    return load_spec(path)
+
+
+def journal(store: Store) -> list[Submission]:
+    with store.snapshot() as connection:
+        tokens = [row["token"] for row in connection.execute("SELECT token FROM submissions ORDER BY created")]
+        return [submissions.get(connection, token) for token in tokens]
+
+
+def test_a_launch_writes_its_folder_and_submits_once(
+    config: Config, store: Store, clock: Clock, make_site: MakeSite, spec: Spec
+) -> None:
+    context, transport = make_site([Exchange("submit", "4711\n")])
+    submission = Launcher(config, store, clock).launch(context.client, spec)
+    folder = f"/home/replay/rayslurm/train-{submission.token}"
+    assert (submission.state, submission.job_id, submission.run_dir) == ("submitted", "4711", folder)
+    assert submission.dashboard_port == 8100
+    assert [verb for verb, _ in transport.asked] == ["make_folder", "write", "submit"]
+    assert set(transport.files) == {
+        f"{folder}/{name}" for name in ("job.sbatch", "ray_job.py", "plan.json", "ray_auth_token", "known_hosts")
+    }
+    script = transport.files[f"{folder}/job.sbatch"].decode()
+    assert f"--job-name=train.rs{submission.token}" in script
+    assert "module load python-pytorch" in script
+    assert transport.files[f"{folder}/known_hosts"].startswith(b"192.0.2.10 ssh-ed25519 ")
+    with store.snapshot() as connection:
+        assert [job.state for job in jobs.find(connection, "4711")] == ["pending"]
+
+
+def test_the_secret_of_ray_stays_in_files_for_its_owner(
+    config: Config, store: Store, clock: Clock, make_site: MakeSite, spec: Spec
+) -> None:
+    context, transport = make_site([Exchange("submit", "4711\n")])
+    submission = Launcher(config, store, clock).launch(context.client, spec)
+    kept = secret_path(config.state_dir, submission.token)
+    secret = kept.read_bytes()
+    assert len(secret) == 64
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert kept.parent.stat().st_mode & 0o777 == 0o700
+    holders = [name.rpartition("/")[2] for name, content in transport.files.items() if secret in content]
+    assert holders == ["ray_auth_token"]
+    database = b"".join(path.read_bytes() for path in config.state_dir.glob("rayslurm.sqlite3*"))
+    assert secret not in database
+
+
+@pytest.mark.parametrize(
+    ("exchange", "state", "reason"),
+    [
+        (
+            Exchange("submit", raises="DeadlineError", stderr="no answer within 60 s"),
+            "unknown",
+            "no answer within 60 s",
+        ),
+        (Exchange("submit", raises="SessionLostError", stderr="the session broke"), "unknown", "the session broke"),
+        (Exchange("submit", ""), "unknown", "sbatch said: nothing"),
+        (Exchange("submit", "Welcome!\n"), "unknown", "Welcome!"),
+        (
+            Exchange("submit", "", "sbatch: error: ... Socket timed out on send/recv operation\n", 1),
+            "unknown",
+            "timed out",
+        ),
+        (Exchange("submit", "", "sbatch: error: Unable to contact slurm controller\n", 1), "unknown", "contact"),
+    ],
+)
+def test_a_lost_answer_is_unknown_and_not_sent_again(
+    config: Config,
+    store: Store,
+    clock: Clock,
+    make_site: MakeSite,
+    spec: Spec,
+    exchange: Exchange,
+    state: str,
+    reason: str,
+) -> None:
+    context, transport = make_site([exchange])
+    submission = Launcher(config, store, clock).launch(context.client, spec)
+    assert (submission.state, submission.job_id) == (state, None)
+    assert submission.error is not None
+    assert reason in submission.error
+    assert f"squeue --me --name=train.rs{submission.token}" in submission.error, "the person is told how to look"
+    assert [verb for verb, _ in transport.asked].count("submit") == 1
+
+
+def test_a_refusal_is_told_in_slurms_words_and_leaves_no_job(
+    config: Config, store: Store, clock: Clock, make_site: MakeSite, spec: Spec
+) -> None:
+    said = "sbatch: error: Batch job submission failed: Invalid account or account/partition combination specified\n"
+    context, _ = make_site([Exchange("submit", "", said, 1)])
+    with pytest.raises(CommandError, match="Invalid account or account/partition combination"):
+        Launcher(config, store, clock).launch(context.client, spec)
+    assert [(row.state, row.job_id) for row in journal(store)] == [("absent", None)]
+
+
+def test_a_site_that_cannot_be_reached_leaves_no_job(
+    config: Config, store: Store, clock: Clock, make_site: MakeSite, spec: Spec
+) -> None:
+    context, transport = make_site([Exchange("connect", raises="ConnectError", stderr="refused", repeat=True)])
+    with pytest.raises(ConnectError):
+        Launcher(config, store, clock).launch(context.client, spec)
+    assert [row.state for row in journal(store)] == ["absent"]
+    assert not any(verb == "submit" for verb, _ in transport.asked)
+
+
+def test_a_launch_that_the_budget_stops_leaves_no_job(
+    config: Config, store: Store, clock: Clock, make_site: MakeSite, spec: Spec
+) -> None:
+    context, transport = make_site([Exchange("run", repeat=True)])
+    with context.client.for_person():
+        for _ in range(118):
+            context.client.run("test", "true")
+        with pytest.raises(BudgetExhaustedError):
+            Launcher(config, store, clock).launch(context.client, spec)
+    assert [row.state for row in journal(store)] == ["absent"]
+    assert not any(verb == "submit" for verb, _ in transport.asked)
+
+
+def test_the_intention_is_on_disk_before_anything_is_sent(
+    config: Config, store: Store, clock: Clock, make_site: MakeSite, spec: Spec
+) -> None:
+    seen: list[tuple[str, str]] = []
+
+    class Watched(ReplayTransport):
+        """Looks into the journal whenever something is about to leave this machine."""
+
+        def make_folder(self, path: str, deadline: float) -> str:
+            seen.append(("make_folder", journal(store)[0].state))
+            return super().make_folder(path, deadline)
+
+        def write(self, folder: str, files: Mapping[str, RemoteFile], deadline: float) -> None:
+            seen.append(("write", journal(store)[0].state))
+            super().write(folder, files, deadline)
+
+        def submit(self, run_dir: str, script: str, deadline: float) -> Answer:
+            seen.append(("submit", journal(store)[0].state))
+            return super().submit(run_dir, script, deadline)
+
+    context, _ = make_site([])
+    client = SiteClient("puhti2", Watched([Exchange("submit", "4711\n")]), context.ledger)
+    Launcher(config, store, clock).launch(client, spec)
+    assert seen == [("make_folder", "intended"), ("write", "intended"), ("submit", "submitting")]
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (("site: puhti2\n", ""), "spec.yaml:1: site: is missing"),
+        (("16G", "16"), "spec.yaml:6: cluster.memory_per_node: write an amount of memory with its unit, such as 16G"),
+        (('"01:30:00"', "soon"), "cluster.time: write a length of time such as"),
+        (('"01:30:00"', "01:30:00"), "cluster.time: "),
+        (("name: train", "name: 'a b'"), "spec.yaml:2: name: "),
+        (("cpus_per_node: 4", "cpus_per_node: 0"), "spec.yaml:5: cluster.cpus_per_node: "),
+        (("nodes: 2", "node: 2"), "did you mean `nodes`?"),
+        (("entrypoint: python train.py", 'directives: ["--time=5"]'), "--time is set by rayslurm"),
+        (("entrypoint: python train.py", 'directives: ["--comment=a\\nb"]'), "directives.0: "),
+        (("entrypoint: python train.py", "ray: {allow_unauthenticated_ray: true}"), "cluster.exclusive: true"),
+    ],
+)
+def test_each_fault_of_a_spec_says_where_and_what_to_write(tmp_path: Path, change: tuple[str, str], fault: str) -> None:
+    assert change[0] in SPEC
+    path = tmp_path / "spec.yaml"
+    path.write_text(SPEC.replace(*change))
+    if change[1] == "01:30:00":  # YAML 1.1 reads it as 5400, which is what was meant
+        assert load_spec(path).cluster.time == 5400
+        return
+    with pytest.raises(ConfigError) as caught:
+        load_spec(path)
+    assert fault in str(caught.value)
+
+
+def test_a_tunnel_needs_to_know_this_machine(config: Config, store: Store, make_site: MakeSite, spec: Spec) -> None:
+    context, transport = make_site([])
+    without = config.model_copy(update={"vm": None})
+    with pytest.raises(ConfigError, match=r"add vm: .* or write ray\.dashboard_tunnel: false"):
+        Launcher(without, store).launch(context.client, spec)
+    assert journal(store) == []
+    assert transport.asked == []
+
+
+def test_the_plan_says_what_the_spec_says(config: Config, spec: Spec) -> None:
+    launch = Launch("tok", "/scratch/x", 8101, "secret")
+    plan = render_plan(spec, config.site("puhti2"), config.vm, launch)
+    assert (plan["nodes"], plan["cpus_per_node"], plan["memory_bytes_per_node"]) == (2, 4, 16 * 1024**3)
+    assert plan["tunnels"] == [{"name": "dashboard", "vm_port": 8101, "bind": "127.0.0.1", "target": "dashboard"}]
+    assert plan["entrypoint"] == "python train.py"
+    assert "secret" not in str(plan)
+    script = render_script(spec, config.site("puhti2"), launch)
+    assert "#SBATCH --time=0-01:30:00" in script
+    assert "#SBATCH --account=project_2001234" in script
+
+
+def test_a_token_is_found_again_in_a_name() -> None:
+    tokens = {new_token() for _ in range(1000)}
+    assert len(tokens) == 1000
+    token = tokens.pop()
+    assert split_name(slurm_name("train-a", token)) == ("train-a", token)
+    assert split_name("train.rs") == ("train.rs", None)
+    assert slurm_time(93784) == "1-02:03:04"
