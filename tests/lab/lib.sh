@@ -57,12 +57,15 @@ pid_of() {
   [ -n "$pid" ] && [ -e "/proc/$pid/ns/net" ] && printf %s "$pid"
 }
 
-# inside PID cmd...: as root in all namespaces of a node, with nothing of the caller's environment
+# What runs inside gets this and nothing of the caller's environment
+LAB_CLEAN=(env --ignore-environment --chdir=/ HOME=/root LANG=C.UTF-8
+  PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin)
+
+# inside PID cmd...: as root in all namespaces of a node
 inside() {
   local pid=$1
   shift
-  nsenter --target "$pid" --all -- env --ignore-environment --chdir=/ HOME=/root LANG=C.UTF-8 TERM="${TERM:-dumb}" \
-    PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@"
+  nsenter --target "$pid" --all -- "${LAB_CLEAN[@]}" TERM="${TERM:-dumb}" "$@"
 }
 
 # wait_for SECONDS cmd...: until cmd succeeds

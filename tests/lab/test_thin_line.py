@@ -1,0 +1,134 @@
+"""A real Ray cluster on a real Slurm site, from the spec to the panel and to its end in accounting."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from exporter.launch.launcher import secret_path
+from tests.lab.lab import Lab
+from tests.lab.serving import SITE, configure
+from tests.panels import run_panels
+from tests.prometheus_server import CLOSED, prometheus_server, render_config
+
+DASHBOARD = Path(__file__).parents[2] / "grafana/dashboards/jobs.json"
+
+SPEC = """\
+site: lab
+name: thin-line
+cluster:
+  nodes: 2
+  cpus_per_node: 2
+  memory_per_node: 3000M
+  object_store_per_node: 200M
+  time: "00:20:00"
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(240)
+def test_the_whole_way(lab: Lab, ray_venv: Path, tmp_path: Path) -> None:
+    rayslurm = configure(lab, tmp_path, ray=ray_venv)
+    (tmp_path / "spec.yaml").write_text(SPEC)
+    assert "all is well" in rayslurm.run("config", "check").stdout
+
+    replacements = {
+        "127.0.0.1:9810": f"127.0.0.1:{rayslurm.port}",
+        "scrape_interval: 30s": "scrape_interval: 1s",
+        "127.0.0.1:9093": CLOSED,
+    }
+    prometheus_config = render_config(tmp_path / "prometheus", replacements)
+    with rayslurm.serving(), prometheus_server(prometheus_config, tmp_path / "data") as prometheus:
+        launched = rayslurm.json("launch", str(tmp_path / "spec.yaml"))
+        assert launched["state"] == "submitted"
+        job_id = launched["job_id"]
+        job = {"site": SITE, "job_id": job_id}
+
+        lab.wait(lambda: rayslurm.value("job_state", **job, state="running") == 1, 60, "running on /metrics")
+        assert lab.state(job_id) == "RUNNING"
+        assert rayslurm.value("job_nodes", **job) == 2
+
+        token = secret_path(rayslurm.state_dir, launched["token"]).read_text()
+        ray = httpx.Client(
+            base_url=f"http://127.0.0.1:{launched['dashboard_port']}",
+            headers={"Authorization": f"Bearer {token}"},
+            trust_env=False,
+        )
+        with ray:
+            nodes = lab.wait(lambda: two_alive(ray), 60, "two living nodes through the tunnel")
+            assert {node["node_ip"] for node in nodes} == {lab.address("c1"), lab.address("c2")}
+            version = ray.get("/api/version").raise_for_status().json()
+        ready = json.loads(lab.sh(f"cat {launched['run_dir']}/ready.json", check=True).stdout)
+        assert version["ray_version"] == ready["ray_version"]
+        assert version["session_name"] == ready["session_name"]
+
+        assert "cancel" in rayslurm.run("cancel", f"{SITE}/{job_id}", "--yes").stdout
+        # Accounting tells of a job's end before that of its steps: what it used is shown when they have ended too.
+        finished = {"site": SITE, "state": "cancelled"}
+        lab.wait(lambda: rayslurm.value("jobs_finished_total", **finished) == 1, 90, "its end on /metrics")
+        assert rayslurm.value("job_state", **job, state="cancelled") == 1
+
+        (truth,) = lab.sacct(
+            job_id, ["state", "start", "end", "elapsedraw", "cputimeraw", "totalcpu", "alloccpus", "exitcode"], "-X"
+        )
+        assert truth["state"].startswith("CANCELLED by")
+        assert rayslurm.value("job_start_timestamp_seconds", **job) == float(truth["start"])
+        assert rayslurm.value("job_end_timestamp_seconds", **job) == float(truth["end"])
+        assert rayslurm.value("job_elapsed_seconds", **job) == float(truth["elapsedraw"])
+        assert rayslurm.value("job_cpus", **job) == float(truth["alloccpus"])
+        assert rayslurm.value("job_exit_code", **job) == float(truth["exitcode"].split(":")[0])
+        used = seconds(truth["totalcpu"])
+        assert used > 0
+        assert rayslurm.value("job_cpu_used_seconds", **job, source="sacct") == pytest.approx(used, abs=0.001)
+        efficiency = rayslurm.value("job_cpu_efficiency_ratio", **job, source="sacct")
+        assert efficiency == pytest.approx(used / float(truth["cputimeraw"]), abs=1e-6)
+        assert rayslurm.value("jobs_submitted_total", site=SITE) == 1
+
+        def panels_have_data() -> bool:
+            return all(panel.ok for panel in run_panels(json.loads(DASHBOARD.read_text()), prometheus))
+
+        results = run_panels(json.loads(DASHBOARD.read_text()), prometheus)
+        assert results
+        lab.wait(panels_have_data, 30, f"data on every panel: {[result for result in results if not result.ok]}")
+
+        def seen_running() -> Any:
+            answer = httpx.get(
+                f"{prometheus}/api/v1/query",
+                params={"query": f'max_over_time(rayslurm_job_state{{job_id="{job_id}",state="running"}}[5m])'},
+                trust_env=False,
+            )
+            return answer.json()["data"]["result"]
+
+        assert seen_running(), "Prometheus scraped it while it ran"
+
+    log = rayslurm.log()
+    assert token not in log
+    assert "Traceback" not in log
+    left = lab.on("c1", "ps", "-eo", "args").stdout + lab.on("c2", "ps", "-eo", "args").stdout
+    assert "ray_job.py" not in left
+    assert "raylet" not in left
+
+
+def two_alive(ray: httpx.Client) -> list[dict[str, Any]]:
+    """Returns Ray's nodes when two are alive, else nothing."""
+    try:
+        answer = ray.get("/api/v0/nodes")
+    except httpx.TransportError:
+        return []
+    if answer.status_code != 200:
+        return []
+    nodes: list[dict[str, Any]] = answer.json()["data"]["result"]["result"]
+    return nodes if [node["state"] for node in nodes] == ["ALIVE", "ALIVE"] else []
+
+
+def seconds(duration: str) -> float:
+    """Reads sacct's TotalCPU, independently of the parser under test."""
+    days, _, clock = duration.rpartition("-")
+    total = 0.0
+    for part in clock.split(":"):
+        total = total * 60 + float(part)
+    return total + 86400 * int(days or 0)
