@@ -79,11 +79,11 @@ def find_layout(lines: Sequence[str], position: int, dialect: Dialect) -> Delimi
     if dialect.id_name not in line:
         return None
     if dialect.ruled and position + 1 < len(lines) and _RULE.match(lines[position + 1]):
-        return _ruled(line, lines[position + 1], dialect)
+        ruled = _ruled(line, lines[position + 1], dialect)
+        if ruled is not None:
+            return ruled
     delimited = _delimited(line, dialect)
-    if delimited is not None or dialect.ruled:
-        return delimited
-    return _justified(line, dialect)
+    return delimited if delimited is not None or dialect.ruled else _justified(line, dialect)
 
 
 def is_foreign_header(lines: Sequence[str], position: int, dialect: Dialect) -> bool:

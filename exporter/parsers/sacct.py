@@ -116,6 +116,7 @@ class _Collector:
         self._warnings: list[ParseWarning] = []
         self._jobs: dict[str, list[_Attempt]] = {}
         self._repeated: set[str] = set()
+        self._lost: set[str] = set()
         self._waiting: list[tuple[JobId, Row]] = []
         self._current: _Attempt | None = None
 
@@ -125,6 +126,8 @@ class _Collector:
             self._warn(item.line, item.text, item.reason)
             if item.row_like:
                 self._blur(self._current)
+            if (lost := job_id(item.id_text)) is not None:
+                self._lost.add(lost.job)
             return
         text = item.cells["jobid"]
         identity = cut_job_id(text) if "jobid" in item.cut else job_id(text)
@@ -225,6 +228,9 @@ class _Collector:
 
     def _settled(self, job: str, attempts: list[_Attempt]) -> AccountingRecord:
         """The latest attempt, with the earlier ones."""
+        if job in self._lost:
+            for each in attempts:
+                self._blur(each)
         *earlier, last = sorted(attempts, key=_order(attempts))
         restarts = last.record.restarts
         if earlier and not last.row.cells.get("restarts") and job not in self._repeated:

@@ -19,6 +19,8 @@ _NOISE = re.compile(r"(?:sacct|squeue|srun|sbatch|slurm\w*|perl|-?bash|manpath|s
 _LONGEST_BREAK = 64
 """So many lines at most are looked at for the rest of a row whose text contains line breaks."""
 _LONGEST_QUOTE = 160
+_FEWEST_TELLING = 3
+"""A line before the header with fewer cells than this may be anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +52,14 @@ class Stray:
         text: the line as it came.
         reason: why it is no row.
         row_like: whether it may have been a row before something garbled it.
+        id_text: the id in it, where it has one.
     """
 
     line: int
     text: str
     reason: str
     row_like: bool = True
+    id_text: str = ""
 
 
 @dataclass(slots=True)
@@ -81,6 +85,8 @@ def read_tables(text: str, dialect: Dialect, *, tool: str) -> list[Table]:
             position += 1
             continue
         table = Table(layout.columns)
+        if not tables and isinstance(layout, Delimited):
+            table.items.extend(_DelimitedBody(lines, layout, dialect).before_header(position))
         tables.append(table)
         position = _read_body(lines, position + layout.header_lines, layout, dialect, table)
     if not tables:
@@ -150,7 +156,7 @@ class _FixedBody:
         return Stray(position + 1, line, reason, row_like=len(line.split()) > 1 and not _NOISE.match(line)), 1
 
     def _readings(self, line: str) -> Iterator[tuple[list[str], tuple[Span, ...]]]:
-        """The ways to cut a line into cells: Slurm counts widths in bytes, whoever lays out its text anew in characters.
+        """The ways to cut a line into cells: Slurm counts widths in bytes, who lays out its text anew in characters.
 
         A character that Slurm has cut in its middle comes as a replacement character, which stands for one byte.
         """
@@ -210,15 +216,13 @@ class _DelimitedBody:
     def read(self, position: int) -> tuple[Row | Stray, int]:
         cells, taken, joined = self._gathered(position)
         if len(cells) != self._width:
-            fragment = self._is_fragment(cells)
-            if fragment:
+            if self._is_fragment(cells):
                 self._suspect = position + 1
-            reason = f"{len(cells)} cells where the header has {self._width}"
-            return Stray(position + 1, self._lines[position], reason, row_like=fragment or len(cells) > 1), 1
+            return self._stray(position, cells, f"{len(cells)} cells where the header has {self._width}"), 1
         if not self._has_id(cells):
-            return self._stray(position, f"no id: {quoted(cells[self._id_at])}"), 1
+            return self._stray(position, cells, f"no id: {quoted(cells[self._id_at])}"), 1
         if position == self._suspect:
-            return self._stray(position, "may be the rest of the line before it"), 1
+            return self._stray(position, cells, "may be the rest of the line before it"), 1
         if self._named_last:
             cells, taken = self._with_whole_name(position, cells, taken)
         text = "\n".join(self._lines[position : position + taken])
@@ -239,8 +243,18 @@ class _DelimitedBody:
             return *whole, False
         return cells, 1, False
 
-    def _stray(self, position: int, reason: str) -> Stray:
-        return Stray(position + 1, self._lines[position], reason)
+    def before_header(self, header: int) -> Iterator[Stray]:
+        """Lines before the header that are rows by their looks; whether its columns are theirs is not known."""
+        if self._width < _FEWEST_TELLING:
+            return
+        for position in range(header):
+            if self._is_row(position):
+                yield self._stray(position, self._split(self._lines[position]), "a row before the header")
+
+    def _stray(self, position: int, cells: Sequence[str], reason: str) -> Stray:
+        row_like = len(cells) > 1 or self._is_fragment(cells)
+        id_text = cells[self._id_at].strip(" ") if self._has_id(cells) else ""
+        return Stray(position + 1, self._lines[position], reason, row_like, id_text)
 
     def _split(self, line: str) -> list[str]:
         if not self._layout.delimiter:

@@ -19,6 +19,7 @@ _SENTINELS = frozenset({2**16 - 2, 2**32 - 2, 2**32 - 1, 2**64 - 2, 2**64 - 1})
 _FAULT_JOULES = 1e15
 """278 GWh: no job uses that; values around 1e19 and 1e20 are what a broken sensor leaves."""
 _LARGEST_BYTES = KIBI**6
+_LARGEST_COUNT = 2**32
 
 _INTEGER = re.compile(r"[0-9]{1,20}\Z")
 _COUNT_SCALED = re.compile(r"([0-9]{1,9})(\.[0-9]+)?([KMGTP])\Z")
@@ -62,8 +63,12 @@ def count(text: str) -> int | None:
         whole, fraction, unit = match.groups()
         if fraction not in {None, ".50"} or int(whole) == 0:
             return None
-        return int((int(whole) + (0.5 if fraction else 0)) * KIBI ** _POWER[unit])
-    return integer(text)
+        number: int | None = int((int(whole) + (0.5 if fraction else 0)) * KIBI ** _POWER[unit])
+    else:
+        number = integer(text)
+    if number is not None and number >= _LARGEST_COUNT:
+        raise ValueError("not a number of CPUs or nodes")
+    return number
 
 
 def duration(text: str) -> float | None:
