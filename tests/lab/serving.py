@@ -18,7 +18,7 @@ import httpx
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.lab.lab import Completed, Lab
+from tests.lab.lab import COMPUTE, Completed, Lab
 from tests.prometheus_server import free_port
 
 RAYSLURM = str(Path(sys.executable).parent / "rayslurm")
@@ -122,6 +122,24 @@ class Rayslurm:
                 pass
             time.sleep(0.05)
         raise AssertionError(f"serve is not ready:\n{self.log()}")
+
+
+@contextmanager
+def own_site(lab: Lab) -> Iterator[None]:
+    """Gives a site without other jobs, and leaves one: none runs on, and every node has power."""
+    _make_usual(lab)
+    try:
+        yield
+    finally:
+        _make_usual(lab)
+
+
+def _make_usual(lab: Lab) -> None:
+    for node in COMPUTE:
+        if not lab.fact(f"PID_{node.upper()}"):
+            lab.start_node(node)
+    lab.sh("scancel --me", check=True)
+    lab.wait(lambda: not lab.sh("squeue --me -h", check=True).stdout.strip(), 60, "an empty queue")
 
 
 def configure(lab: Lab, folder: Path, *, ray: Path | None = None, **site: Any) -> Rayslurm:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from exporter.client.commands import accounting_command, known_fields
 from tests.lab.lab import Lab
-from tests.lab.serving import SITE, Rayslurm, configure
+from tests.lab.serving import SITE, Rayslurm, configure, own_site
 from tests.lab.test_thin_line import seconds
 
 pytestmark = pytest.mark.timeout(300)
@@ -40,6 +41,11 @@ class Ended:
 
 @pytest.fixture(scope="module")
 def ended(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
+    with own_site(lab):
+        yield from make_jobs(lab, tmp_path_factory)
+
+
+def make_jobs(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
     small = ("--mem=100",)
     test = ("-p", "test", *small, "-t", "5")
     ids = {
@@ -69,23 +75,22 @@ def ended(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]
         expected = {ids[name]: state for name, state in EXPECTED.items()}
         expected |= {f"{array}_{task}": state for task, state in ARRAY.items()}
         lab.wait(lambda: rayslurm.states() == expected or None, 200, "every job's true end on /metrics", every=0.5)
-        raw = lab.sh(f"sacct -P --duplicates -j {','.join([*ids.values(), array])} -o ALL", check=True).stdout
+        fields = known_fields(lab.sh("sacct --helpformat", check=True).stdout)
+        raw = lab.sh(accounting_command([*ids.values(), array], fields, duplicates=True), check=True).stdout
         (rayslurm.folder / "sacct.txt").write_text(raw)
         parsed = rayslurm.json("parse", "sacct", str(rayslurm.folder / "sacct.txt"), "--timezone", "UTC")
         assert parsed["warnings"] == []
         rows = lab.sacct(
             [*ids.values(), array],
             ["jobid", "state", "exitcode", "start", "end", "elapsedraw", "cputimeraw", "totalcpu", "alloccpus"],
-            "-X",
-        )
+        )  # not with -X: without the steps TotalCPU is 0
         yield Ended(
             ids,
             array,
             rayslurm,
             {record["job_id"]: record for record in parsed["records"]},
-            {row["jobid"]: row for row in rows},
+            {row["jobid"]: row for row in rows if "." not in row["jobid"]},
         )
-    lab.start_node("c3")
 
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
