@@ -49,6 +49,11 @@ QUICK_END = 3.5  # seconds for all to end after TERM: Slurm kills what is left a
 STEP_END = 10.0  # seconds for the workers, and then for the head, to end where there is time
 TUNNEL_END = 2.0
 START_ATTEMPTS = 3  # how often a node is started when somebody takes one of its ports in between
+START_WATCH = 120.0  # seconds after its start in which a node looks whether that has happened
+SYSTEM_LOGS = (
+    *("gcs_server.err", "raylet.err", "dashboard_agent.log", "dashboard_agent.err", "runtime_env_agent.err"),
+    "ray_client_server.err",
+)
 PORT_TAKEN = re.compile(r"(?i)address already in use|port \S+ (is )?(already )?(in use|taken)|failed to bind")
 FIRST_TOKEN_VERSION, SAFE_TOKEN_VERSION = (2, 52), (2, 54)
 SESSION_SOCKET = "/r/session_2000-01-01_00-00-00_000000_0000000/sockets/plasma_store.00"
@@ -99,7 +104,7 @@ def write_json(path: str, content: Dict[str, Any]) -> None:
     os.replace(path + ".part", path)
 
 
-def last_lines(path: str, count: int = 15) -> str:
+def last_lines(path: str, count: int = 25) -> str:
     """Returns the end of a log, or why there is none."""
     try:
         with open(path, "rb") as stream:
@@ -229,7 +234,7 @@ def read_plan(path: str) -> SimpleNamespace:
 
 
 class Child:
-    """A process group of our own, which gets TERM when we end, however we end."""
+    """A process group of our own, which is told to end when we end, however we end."""
 
     end_signal = signal.SIGTERM
 
@@ -243,7 +248,7 @@ class Child:
                 stdout=stack.enter_context(open(log, "ab")) if log else None,
                 stderr=subprocess.STDOUT if log else None,
                 start_new_session=True,
-                preexec_fn=lambda: LIBC and LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM),  # noqa: PLW1509 - no threads
+                preexec_fn=lambda: LIBC and LIBC.prctl(PR_SET_PDEATHSIG, self.end_signal),  # noqa: PLW1509 - no threads
             )
 
     def status(self) -> Optional[int]:
@@ -397,6 +402,15 @@ def ray_start(plan: SimpleNamespace, ip: str, head: Optional[str], ports: Dict[s
     return [*argv, "--head", "--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--temp-dir={temp}"]
 
 
+def taken_port(logs: str) -> Optional[str]:
+    """Returns what Ray's own processes say about a port they did not get. `ray start` itself waits for minutes then."""
+    for name in SYSTEM_LOGS:
+        found = PORT_TAKEN.search(last_lines(os.path.join(logs, name), 200))
+        if found:
+            return f"{found.group()} ({name})"
+    return None
+
+
 def run_node(plan: SimpleNamespace, job_id: str, name: str, head: Optional[str], attempt: int) -> int:
     """Starts Ray on this node, waits for its end and clears up after it."""
     came = note_signals()
@@ -421,8 +435,14 @@ def run_node(plan: SimpleNamespace, job_id: str, name: str, head: Optional[str],
         if env.get("TMPDIR", "/tmp") == plan.ray.temp_dir:
             env["TMPDIR"] = folder  # so that what Ray's helpers leave there goes with the rest
         ray = Child("ray", argv, env)
-        while ray.status() is None and not came - {signal.SIGUSR1}:
+        began = time.monotonic()
+        taken = None
+        while ray.status() is None and not taken and not came - {signal.SIGUSR1}:
             time.sleep(TICK)
+            if time.monotonic() < began + START_WATCH:
+                taken = taken_port(os.path.join(folder, "r", "session_latest", "logs"))
+        if taken:
+            raise End(EXIT_START, taken)
         status = ray.status()
         if status is not None:
             say(f"ray start ended with exit status {status}")
@@ -625,19 +645,38 @@ class Supervisor:
     def start(self) -> None:
         """Starts head and workers and waits until Ray says that all nodes are alive."""
         until = time.monotonic() + self.plan.ray.ready_timeout_seconds
+        self.start_head()
+        version: Optional[Dict[str, Any]] = None
+        while True:
+            self.heed_signals()
+            for node in self.nodes:
+                self.heed_early_end(node)
+            if self.phase == "waiting_head":
+                version = self.ask_version()
+                if version:
+                    self.start_workers()
+            elif version and self.all_alive():
+                return self.become_ready(version)
+            if time.monotonic() > until:
+                raise End(EXIT_START, self.what_is_missing())
+            time.sleep(POLL)
+
+    def start_head(self) -> None:
+        """Starts the head."""
         self.enter("starting_head")
         self.launch(self.nodes[0])
         self.enter("waiting_head")
-        version = self.wait_for(until, self.ask_version)
+
+    def start_workers(self) -> None:
+        """Starts the workers."""
         self.enter("starting_workers")
         for node in self.nodes[1:]:
             self.launch(node)
         self.enter("waiting_workers")
-        self.wait_for(until, self.all_alive)
-        self.become_ready(version)
 
     def launch(self, node: Node) -> None:
         """Starts a node's step."""
+        node.attempt += 1
         argv = ["srun", "--overlap", "--export=ALL", "--nodes=1", "--ntasks=1", "--nodelist=" + node.name]
         argv += [f"--cpus-per-task={self.plan.cpus_per_node}", "--cpu-bind=none", "--kill-on-bad-exit=1"]
         argv += [sys.executable, os.path.abspath(__file__), "--node", node.name, "--attempt", str(node.attempt)]
@@ -648,32 +687,23 @@ class Supervisor:
         except OSError as error:
             raise End(EXIT_START, f"srun could not be run: {error}") from error
 
-    def wait_for(self, until: float, question: Callable[[], Any]) -> Any:
-        """Asks until the answer is there, the time is over, or a node's step has ended."""
-        while True:
-            self.heed_signals()
-            for node in self.nodes:
-                self.heed_early_end(node)
-            answer = question()
-            if answer:
-                return answer
-            if time.monotonic() > until:
-                raise End(EXIT_START, self.what_is_missing())
-            time.sleep(POLL)
-
     def heed_early_end(self, node: Node) -> None:
         """Ends the job where a step ended while it should come up; tries again if only a port was taken."""
         status = node.status()
         if status is None:
             return
         tail = last_lines(node.log)
-        may_retry = node.attempt + 1 < START_ATTEMPTS and not (node.is_head and self.phase != "waiting_head")
-        if not may_retry or not PORT_TAKEN.search(tail):
+        if node.attempt >= START_ATTEMPTS or not PORT_TAKEN.search(tail):
             told = f"the {node.role} on {node.name} ended with exit status {status} before the cluster was ready"
             raise End(EXIT_START, f"{told}; its log ends:\n{tail}")
-        node.attempt += 1
-        say(f"{node.role} {node.name}: a port was taken, attempt {node.attempt + 1}")
-        self.launch(node)
+        say(f"{node.role} {node.name}: a port was taken; trying others")
+        if node.is_head:
+            self.finish([worker.child for worker in self.nodes[1:] if worker.child], STEP_END)
+            for worker in self.nodes:
+                worker.child = None
+            self.start_head()
+        else:
+            self.launch(node)
 
     def what_is_missing(self) -> str:
         """Says which nodes are not there after the time for it."""
