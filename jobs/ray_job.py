@@ -548,7 +548,7 @@ class Supervisor:
         self.came = note_signals()
         self.phase = ""
         self.env: Dict[str, str] = {}
-        self.headers: Dict[str, str] = {}
+        self.headers = {"User-Agent": "rayslurm"}  # a Ray of 2025 answers 500 to whoever has none
         self.nodes: List[Node] = []  # the head is the first
         self.tunnels: List[Tunnel] = []
         self.driver: Optional[Child] = None
@@ -639,7 +639,7 @@ class Supervisor:
             raise End(EXIT_REFUSED, f"no token for Ray's authentication: {error}") from error
         if found.st_mode & 0o077 or found.st_uid != os.getuid() or not token:
             raise End(EXIT_REFUSED, f"{path} must be ours, with mode 0600, and not empty")
-        self.headers = {"Authorization": "Bearer " + token}
+        self.headers["Authorization"] = "Bearer " + token
         return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": path}
 
     def start(self) -> None:
@@ -764,7 +764,7 @@ class Supervisor:
             "job_id": self.job_id,
             "restarts": int(os.environ.get("SLURM_RESTART_COUNT") or 0),
             "token": plan.token,
-            "authentication": "token" if self.headers else "none",
+            "authentication": "token" if "Authorization" in self.headers else "none",
             "head_node": head.name,
             "head_ip": head.about["ip"],
             "address": head.address("gcs"),
