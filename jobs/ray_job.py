@@ -217,7 +217,7 @@ def read_plan(path: str) -> SimpleNamespace:
             raise ValueError(f"ray.env.{name} must be a text, and none of Ray's own RAY_AUTH_*")
     if plan.vm is not None:
         plan.vm = checked(plan.vm, VM, "vm.")
-        plan.vm.identity_file = os.path.join(folder, plan.vm.identity_file)
+        plan.vm.identity_file = os.path.join(folder, os.path.expanduser(plan.vm.identity_file))
         plan.vm.known_hosts = os.path.join(folder, plan.vm.known_hosts)
     plan.tunnels = [checked(item, TUNNEL, f"tunnels[{number}].") for number, item in enumerate(plan.tunnels)]
     if plan.tunnels and plan.vm is None:
