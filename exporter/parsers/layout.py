@@ -157,19 +157,31 @@ def _left(found: Sequence[re.Match[str]], number: int) -> Span:
 def _delimited(line: str, dialect: Dialect) -> Delimited | None:
     if line.strip() == dialect.id_name:
         return Delimited((dialect.id_name.lower(),), "")
+    found = None
     for delimiter in _delimiters(line, dialect):
-        cells = line.split(delimiter)
-        ends = len(cells) > 1 and not cells[-1].strip(" ")
-        if ends:
-            del cells[-1]
-        names = [cell.strip(" ") for cell in cells]
-        if dialect.id_name not in names or not all(dialect.name_like.match(name) for name in names):
+        layout = _cut_at(line, delimiter, dialect)
+        if layout is None:
             continue
-        if len(names) == 1 and not ends:
-            continue
-        padded = {name.lower(): len(cell) for name, cell in zip(names, cells, strict=True) if len(cell) > len(name)}
-        return Delimited(tuple(name.lower() for name in names), delimiter, ends, padded)
-    return None
+        unknown = [column for column in layout.columns if column not in dialect.known]
+        if len(unknown) == len(set(unknown)):
+            return layout
+        # A column that is not known and comes twice is rather a part of the delimiter.
+        found = found or layout
+    return found
+
+
+def _cut_at(line: str, delimiter: str, dialect: Dialect) -> Delimited | None:
+    cells = line.split(delimiter)
+    ends = len(cells) > 1 and not cells[-1].strip(" ")
+    if ends:
+        del cells[-1]
+    names = [cell.strip(" ") for cell in cells]
+    if dialect.id_name not in names or not all(dialect.name_like.match(name) for name in names):
+        return None
+    if len(names) == 1 and not ends:
+        return None
+    padded = {name.lower(): len(cell) for name, cell in zip(names, cells, strict=True) if len(cell) > len(name)}
+    return Delimited(tuple(name.lower() for name in names), delimiter, ends, padded)
 
 
 def _delimiters(line: str, dialect: Dialect) -> Iterator[str]:
@@ -198,10 +210,13 @@ def _tails(run: str) -> Iterator[str]:
 def _lettered_delimiters(line: str, dialect: Dialect) -> Iterator[str]:
     """A delimiter of letters or digits: one that leaves nothing but known columns."""
     lower = line.lower()
-    for known in sorted(dialect.known, key=len, reverse=True):
-        if not lower.startswith(known):
-            continue
-        for length in range(1, _LONGEST_DELIMITER + 1):
-            delimiter = line[len(known) : len(known) + length]
-            if delimiter.strip() and all(cell.lower() in dialect.known for cell in line.split(delimiter)):
-                yield delimiter
+    first = max((known for known in dialect.known if lower.startswith(known)), key=len, default="")
+    for length in range(1, _LONGEST_DELIMITER + 1 if first else 0):
+        delimiter = line[len(first) : len(first) + length]
+        if delimiter.strip() and _all_known(line.split(delimiter), dialect):
+            yield delimiter
+
+
+def _all_known(cells: Sequence[str], dialect: Dialect) -> bool:
+    whole = cells if cells[-1] else cells[:-1]
+    return len(whole) > 1 and all(cell.lower() in dialect.known for cell in whole)

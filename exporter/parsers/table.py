@@ -306,17 +306,18 @@ class _DelimitedBody:
         """
         more: list[str] = []
         at = position + taken
+        next_begins = False
         while at < len(self._lines) and len(more) < _LONGEST_BREAK:
             line = self._lines[at]
-            if self._is_row(at) or _NOISE.match(line) or find_layout(self._lines, at, self._dialect):
-                break
-            if len(self._split(line)) > 1:
+            cells_there = self._split(line)
+            next_begins = self._begins_row(cells_there)
+            if len(cells_there) > 1 or _NOISE.match(line) or find_layout(self._lines, at, self._dialect):
                 break
             more.append(line)
             at += 1
         if not any(line.strip() for line in more):
             return cells, taken
-        if self._is_row(at) and not self._is_fragment(self._split(more[-1])):
+        if next_begins and not self._is_fragment(self._split(more[-1])):
             return [*cells[:-1], "\n".join([cells[-1], *more])], at - position
         return [*cells[:-1], ""], taken
 

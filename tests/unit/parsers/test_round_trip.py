@@ -42,17 +42,18 @@ def check(table: Table, text: str) -> None:
     assert parsed.records == expected(columns, jobs)
 
 
-DELIMITERS = ["|", ";", "||", " | ", "\t", "\x1f", "\x1e", "\x0b", "\x85", "@|@", "::::", "~x~", "QQ", "\u2028"]
+DELIMITERS = ["|", ";", "||", " | ", "\t", "\x1f", "\x1e", "\x0b", "\x85", "@|@", "~::~", "~x~", "QQ", "\u2028"]
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], deadline=None)
 @given(table=tables(), delimiter=st.sampled_from(DELIMITERS), ends=st.booleans())
 def test_delimited(table: Table, delimiter: str, ends: bool) -> None:
     columns, jobs = table
-    if not delimiter.strip(" ").isalnum() or "NotKnownToUs" not in columns:
-        named = any(delimiter in row.cells[column] for job in jobs for row in job for column in columns)
-        if not named:
-            check(table, delimited(columns, jobs, delimiter, ends=ends))
+    if delimiter.isalnum() and "NotKnownToUs" in columns:
+        return  # where letters are the delimiter, only known columns tell it
+    cells = "".join(row.cells[column] for job in jobs for row in job for column in columns)
+    if not set(delimiter.strip(" ")) & set(cells):
+        check(table, delimited(columns, jobs, delimiter, ends=ends))
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], deadline=None)
