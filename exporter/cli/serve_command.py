@@ -61,7 +61,9 @@ def _serve(config: Config, store: Store) -> None:
 def _listen(config: Config) -> socket.socket:
     """Binds the address before anything else is started, so that a second serve fails at once."""
     host, port = config.listen_address
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # Named in full: asyncio turns Nagle's delay off only on sockets that say they are TCP.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Sequence
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import paramiko
@@ -41,8 +42,8 @@ def certificate_expiry(key: Path) -> float | None:
     return float(identity.valid_before)
 
 
-def candidate_keys(key: Path | None, *, agent: bool) -> Iterator[tuple[str, paramiko.PKey]]:
-    """Gives the keys to try, each with a name for people.
+def candidate_keys(key: Path | None, *, agent: bool) -> Generator[tuple[str, paramiko.PKey], None, None]:
+    """Gives the keys to try, each with a name for people; to be closed when one was accepted.
 
     A key file that has a passphrase is looked for in the agent. An expired certificate isn't offered at all: failed
     logins get an account blocked.
@@ -50,37 +51,46 @@ def candidate_keys(key: Path | None, *, agent: bool) -> Iterator[tuple[str, para
     Raises:
         AuthError: no key can be used, and why.
     """
-    if key is None:
-        keys = list(paramiko.Agent().get_keys()) if agent else []
-        if not keys:
-            raise AuthError("no key: the SSH agent holds none; start one and run ssh-add, or name a key (ssh.key)")
-        for held in keys[:_MAX_AGENT_KEYS]:
-            yield f"the agent's key {held.fingerprint}", held
-        return
+    with closing(paramiko.Agent()) if agent else nullcontext() as asked:
+        held = asked.get_keys() if asked else ()
+        if key is None:
+            if not held:
+                raise AuthError("no key: the SSH agent holds none; start one and run ssh-add, or name a key (ssh.key)")
+            for one in held[:_MAX_AGENT_KEYS]:
+                yield f"the agent's key {one.fingerprint}", one
+            return
+        yield _label(key), _load(key, held)
+
+
+def _label(key: Path) -> str:
+    """Returns what a key is called, after a look at the certificate beside it."""
     expiry = certificate_expiry(key)
-    if expiry is not None and expiry <= time.time():
+    if expiry is None:
+        return str(key)
+    if expiry <= time.time():
         ended = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(expiry))
         raise AuthError(f"{certificate_path(key)}: the certificate ended at {ended}; fetch a new one")
-    label = f"{key}" + (" with its certificate" if expiry is not None else "")
+    return f"{key} with its certificate"
+
+
+def _load(key: Path, held: Sequence[paramiko.AgentKey]) -> paramiko.PKey:
     try:
-        yield label, paramiko.PKey.from_path(key)
+        return paramiko.PKey.from_path(key)
     except FileNotFoundError:
         raise AuthError(f"{key}: no such key file") from None
     except (paramiko.PasswordRequiredException, TypeError):
-        yield label, _from_agent(key, agent=agent)
+        return _from_agent(key, held)
     except (OSError, ValueError, paramiko.SSHException) as error:
         raise AuthError(f"{key}: cannot be used as a private key: {error}") from None
 
 
-def _from_agent(key: Path, *, agent: bool) -> paramiko.PKey:
+def _from_agent(key: Path, held: Sequence[paramiko.AgentKey]) -> paramiko.PKey:
     """Returns the agent's copy of a key file that has a passphrase."""
-    if agent:
-        public = key.with_name(key.name + ".pub")
-        wanted = public.read_text(encoding="utf-8").split()[1] if public.is_file() else None
-        certificate = certificate_path(key)
-        for held in paramiko.Agent().get_keys():
-            if wanted is not None and held.get_base64() == wanted:
-                if certificate.is_file():
-                    held.load_certificate(str(certificate))
-                return held
+    public = key.with_name(key.name + ".pub")
+    wanted = public.read_text(encoding="utf-8").split()[1] if public.is_file() else None
+    for one in held:
+        if wanted is not None and one.get_base64() == wanted:
+            if certificate_path(key).is_file():
+                one.load_certificate(str(certificate_path(key)))
+            return one
     raise AuthError(f"{key}: has a passphrase, and the agent doesn't hold it; run: ssh-add {key}")

@@ -45,7 +45,7 @@ def load_host_keys(path: Path) -> tuple[paramiko.HostKeys, frozenset[bytes]]:
 def _entry(line: str) -> paramiko.hostkeys.HostKeyEntry | None:
     try:
         return paramiko.hostkeys.HostKeyEntry.from_line(line)
-    except (paramiko.SSHException, ValueError):
+    except (paramiko.SSHException, paramiko.hostkeys.InvalidHostKey, ValueError):
         return None
 
 

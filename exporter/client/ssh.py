@@ -13,7 +13,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -145,7 +145,10 @@ class SshTransport(Shell):
                     remote.set_pipelined(pipelined=True)
                     remote.write(file.content)
 
-        self._with_sftp(write, deadline, f"writing to {folder}")
+        try:
+            self._with_sftp(write, deadline, f"writing to {folder}")
+        except FileNotFoundError:
+            raise SiteError(f"{self._endpoints[-1]}: writing to {folder}: there is no such folder") from None
 
     def read(self, path: str, max_bytes: int, deadline: float) -> bytes:
         """See `Transport.read`."""
@@ -205,17 +208,18 @@ class SshTransport(Shell):
 
     def _authenticate(self, session: paramiko.Transport, endpoint: Endpoint) -> None:
         tried: list[str] = []
-        for label, key in candidate_keys(self._key, agent=self._agent):
-            tried.append(label)
-            try:
-                still_wanted = session.auth_publickey(endpoint.user, key)
-            except paramiko.BadAuthenticationType as error:
-                raise AuthError(f"{endpoint}: takes no keys, only {', '.join(error.allowed_types)}") from None
-            except paramiko.AuthenticationException:
-                continue
-            if still_wanted:
-                raise AuthError(f"{endpoint}: wants {', '.join(still_wanted)} after the key, which needs a person")
-            return
+        with closing(candidate_keys(self._key, agent=self._agent)) as candidates:
+            for label, key in candidates:
+                tried.append(label)
+                try:
+                    still_wanted = session.auth_publickey(endpoint.user, key)
+                except paramiko.BadAuthenticationType as error:
+                    raise AuthError(f"{endpoint}: takes no keys, only {', '.join(error.allowed_types)}") from None
+                except paramiko.AuthenticationException:
+                    continue
+                if still_wanted:
+                    raise AuthError(f"{endpoint}: wants {', '.join(still_wanted)} after the key, which needs a person")
+                return
         raise AuthError(f"{endpoint}: did not accept {', '.join(tried)}")
 
     def _with_sftp(self, work: Callable[[paramiko.SFTPClient], ResultT], deadline: float, what: str) -> ResultT:
