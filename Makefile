@@ -31,8 +31,9 @@ lint: $(STAMP) ## Check style and types
 bench: $(STAMP) ## Measure speed, as ratios within one run
 	$(BIN)/python -m pytest tests/bench -s
 
-render: $(STAMP) ## Make the dashboards' JSON anew
+render: $(STAMP) ## Make the dashboards' JSON and the list of metrics anew
 	$(BIN)/python -m grafana.build
+	$(BIN)/python -m exporter.metrics.reference > docs/metrics.md
 
 lab: ## Bring up a real Slurm site on this machine and leave it up (root, Debian)
 	@tests/lab/up

@@ -1,0 +1,35 @@
+"""The pages say what the code does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from exporter.config import BudgetSettings, Config, MetricsSettings, SiteSettings, SshSettings, VmSettings
+from exporter.launch.spec import Cluster, RaySettings, Spec
+from exporter.metrics.reference import reference
+
+TOP = Path(__file__).parents[2]
+
+
+def test_the_list_of_metrics_is_that_of_the_catalogue() -> None:
+    assert (TOP / "docs/metrics.md").read_text() == reference(), "run: make render"
+
+
+@pytest.mark.parametrize(
+    "model",
+    [Config, SiteSettings, SshSettings, BudgetSettings, VmSettings, MetricsSettings, Spec, Cluster, RaySettings],
+)
+def test_every_key_of_the_configuration_is_documented(model: type[BaseModel]) -> None:
+    page = (TOP / "docs/configuration.md").read_text()
+    documented = {key for cell in re.findall(r"`([A-Za-z_., ]+)`", page) for key in re.split(r"[., ]+", cell)}
+    assert set(model.model_fields) - documented == set()
+
+
+@pytest.mark.parametrize("page", [*sorted(TOP.glob("docs/**/*.md")), TOP / "README.md", TOP / "tests/lab/README.md"])
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
