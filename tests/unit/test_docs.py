@@ -25,7 +25,7 @@ def test_the_list_of_metrics_is_that_of_the_catalogue() -> None:
 )
 def test_every_key_of_the_configuration_is_documented(model: type[BaseModel]) -> None:
     page = (TOP / "docs/configuration.md").read_text()
-    documented = {key for cell in re.findall(r"`([A-Za-z_., ]+)`", page) for key in re.split(r"[., ]+", cell)}
+    documented = {key for cell in re.findall(r"`([A-Za-z_., :]+)`", page) for key in re.split(r"[., :]+", cell)}
     assert set(model.model_fields) - documented == set()
 
 
