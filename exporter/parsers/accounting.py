@@ -120,7 +120,7 @@ class RowReader:
     def _state(self) -> tuple[str | None, int | None]:
         cell = self._cell("state")
         try:
-            if "state" in self._row.cut:
+            if cell.endswith("+"):
                 return cut_state_word(cell.removesuffix("+")), None
             return state_word(cell)
         except ValueError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, tzinfo
 from math import inf
@@ -38,8 +38,13 @@ _BY_STEP = ("maxrss", "tresusageintot")
 """Columns of which a job's own value is that of its largest step."""
 
 
-def _is_id(text: str, cut: bool) -> bool:
-    return (cut_job_id(text) if cut else job_id(text)) is not None
+def _identity(text: str) -> JobId | None:
+    """The id of a job or step; no whole one ends in `+`, the mark of what a column has cut."""
+    return cut_job_id(text) if text.endswith("+") else job_id(text)
+
+
+def _is_id(text: str, _cut: bool) -> bool:
+    return _identity(text) is not None
 
 
 _DIALECT = Dialect(
@@ -59,16 +64,23 @@ class _FromSteps(TypedDict):
     memory_peak_bytes: float | None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Attempt:
     """One row of a job, its steps, and what makes totals over them unknown."""
 
+    job: str
     row: Row
     record: AccountingRecord
     table: int
     steps: list[AccountingRecord] = field(default_factory=list)
     step_rows: dict[str, tuple[Row, int]] = field(default_factory=dict)
     unclear: set[str] = field(default_factory=set)
+
+    def marks(self) -> Iterator[str | tuple[int, int | None]]:
+        """What two rows of one attempt have in common: their text, or their times, as a requeue submits anew."""
+        yield self.row.text
+        if self.record.submit_time is not None:
+            yield self.record.submit_time, self.record.start_time
 
     def from_steps(self) -> _FromSteps:
         """The fields that follow from the steps."""
@@ -116,6 +128,7 @@ class _Collector:
         self._warnings: list[ParseWarning] = []
         self._jobs: dict[str, list[_Attempt]] = {}
         self._repeated: set[str] = set()
+        self._seen: dict[tuple[int, str, str | tuple[int, int | None]], _Attempt] = {}
         self._lost: set[str] = set()
         self._waiting: list[tuple[JobId, Row]] = []
         self._current: _Attempt | None = None
@@ -129,8 +142,7 @@ class _Collector:
             if (lost := job_id(item.id_text)) is not None:
                 self._lost.add(lost.job)
             return
-        text = item.cells["jobid"]
-        identity = cut_job_id(text) if "jobid" in item.cut else job_id(text)
+        identity = _identity(item.cells["jobid"])
         if identity is None:
             self._warn(item.line, item.text, "no id")
         elif identity.is_step:
@@ -181,36 +193,37 @@ class _Collector:
             return
         record, garbled = read
         attempts = self._jobs.setdefault(identity.job, [])
-        attempt = _Attempt(row, record, table, unclear=garbled & set(_BY_STEP))
-        self._current = attempt
+        attempt = _Attempt(identity.job, row, record, table, unclear=garbled & set(_BY_STEP))
         if attempts and attempts[-1].table != table:
             self._warn_printed_again(attempts, row)
-            attempts[:] = [attempt]
-            self._repeated.add(identity.job)
-            return
-        for earlier in attempts:
-            if _is_same_attempt(earlier, attempt):
-                self._warn_printed_again([earlier], row)
-                earlier.record = _agreed(earlier.record, record)
-                earlier.unclear |= attempt.unclear
-                self._current = earlier
-                self._repeated.add(identity.job)
-                return
-        attempts.append(attempt)
+            attempts.clear()
+        earlier = next(
+            (each for mark in attempt.marks() if (each := self._seen.get((table, identity.job, mark)))), None
+        )
+        if earlier is None:
+            attempts.append(attempt)
+        else:
+            self._warn_printed_again([earlier], row)
+            earlier.record = _agreed(earlier.record, record)
+            earlier.unclear |= attempt.unclear
+        self._current = earlier or attempt
+        for mark in attempt.marks():
+            self._seen.setdefault((table, identity.job, mark), self._current)
 
     def _warn_printed_again(self, attempts: Sequence[_Attempt], row: Row) -> None:
         for each in attempts:
             self._warn(each.row.line, each.row.text, f"printed again in line {row.line}")
+            self._repeated.add(each.job)
 
     def _add_step(self, identity: JobId, row: Row) -> None:
         attempts = self._jobs.get(identity.job)
         if attempts is None:
             self._waiting.append((identity, row))
         else:
-            self._attach(identity, row, attempts[-1] if self._current not in attempts else self._current)
+            current = self._current
+            self._attach(identity, row, current if current and current.job == identity.job else attempts[-1])
 
-    def _attach(self, identity: JobId, row: Row, attempt: _Attempt | None) -> None:
-        assert attempt is not None  # noqa: S101 - told to mypy: one of the job's attempts
+    def _attach(self, identity: JobId, row: Row, attempt: _Attempt) -> None:
         read = self._read(identity, row)
         if read is None:
             self._blur(attempt)
@@ -241,14 +254,6 @@ class _Collector:
             attempts=tuple(replace(each.record, **each.from_steps()) for each in earlier),
             **last.from_steps(),
         )
-
-
-def _is_same_attempt(one: _Attempt, other: _Attempt) -> bool:
-    """Whether two rows tell of one attempt: a requeued job is submitted anew."""
-    if one.row.text == other.row.text:
-        return True
-    times = [(each.record.submit_time, each.record.start_time) for each in (one, other)]
-    return times[0][0] is not None and times[0] == times[1]
 
 
 def _agreed(one: AccountingRecord, other: AccountingRecord) -> AccountingRecord:

@@ -219,3 +219,9 @@ def test_times_are_read_in_the_sites_zone() -> None:
 def test_a_rule_of_dashes_that_does_not_fit_is_no_rule() -> None:
     parsed = sacct.parse("JobID|State\n-\n5|FAILED\n")
     assert [record.state for record in parsed.records] == ["FAILED"]
+
+
+def test_marks_of_what_was_cut_are_understood_in_a_table_that_somebody_made_delimited() -> None:
+    record = one("JobID|State|JobName\n3659617|CANCELLED+|c++\n3659617.bat+|OUT_OF_ME+|batch\n")
+    assert (record.state, record.job_name) == ("CANCELLED", "c++")
+    assert [(step.job_id, step.state) for step in record.steps] == [("3659617.bat+", "OUT_OF_MEMORY")]
