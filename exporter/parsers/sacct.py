@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from datetime import UTC, tzinfo
 from math import inf
 from typing import TypedDict
 
 from exporter.parsers.accounting import RowReader
+from exporter.parsers.agreement import agreed
 from exporter.parsers.ids import JobId, cut_job_id, job_id
 from exporter.parsers.layout import Dialect
 from exporter.parsers.table import Row, Stray, read_tables
@@ -102,8 +103,8 @@ def parse(text: str, *, timezone: tzinfo = UTC) -> Parsed[AccountingRecord]:
 
     Columns are known by the header, in any order and number. Steps are attached to their job by id; a step whose job
     has no row is a warning, as is every row that is not understood. Where one id has several rows (`--duplicates`) the
-    latest attempt is the record and the earlier ones are its `attempts`. Times are UTC epoch seconds, durations
-    seconds, sizes bytes, energy joules, frequencies hertz.
+    latest attempt is the record and the earlier ones are its `attempts`. Of several tables the last that names a job
+    tells of it. Times are UTC epoch seconds, durations seconds, sizes bytes, energy joules, frequencies hertz.
 
     Args:
         text: the output, with or without what was printed around it.
@@ -195,7 +196,7 @@ class _Collector:
         attempts = self._jobs.setdefault(identity.job, [])
         attempt = _Attempt(identity.job, row, record, table, unclear=garbled & set(_BY_STEP))
         if attempts and attempts[-1].table != table:
-            self._warn_printed_again(attempts, row)
+            self._repeated.add(identity.job)
             attempts.clear()
         earlier = next(
             (each for mark in attempt.marks() if (each := self._seen.get((table, identity.job, mark)))), None
@@ -203,17 +204,13 @@ class _Collector:
         if earlier is None:
             attempts.append(attempt)
         else:
-            self._warn_printed_again([earlier], row)
-            earlier.record = _agreed(earlier.record, record)
+            self._warn(earlier.row.line, earlier.row.text, f"printed again in line {row.line}")
+            self._repeated.add(identity.job)
+            earlier.record = agreed(earlier.record, record)
             earlier.unclear |= attempt.unclear
         self._current = earlier or attempt
         for mark in attempt.marks():
             self._seen.setdefault((table, identity.job, mark), self._current)
-
-    def _warn_printed_again(self, attempts: Sequence[_Attempt], row: Row) -> None:
-        for each in attempts:
-            self._warn(each.row.line, each.row.text, f"printed again in line {row.line}")
-            self._repeated.add(each.job)
 
     def _add_step(self, identity: JobId, row: Row) -> None:
         attempts = self._jobs.get(identity.job)
@@ -237,7 +234,7 @@ class _Collector:
         self._warn(row.line, row.text, f"the step was printed in line {earlier[0].line} already")
         if earlier[0].text != row.text:
             self._blur(attempt)
-            attempt.steps[earlier[1]] = _agreed(attempt.steps[earlier[1]], record)
+            attempt.steps[earlier[1]] = agreed(attempt.steps[earlier[1]], record)
 
     def _settled(self, job: str, attempts: list[_Attempt]) -> AccountingRecord:
         """The latest attempt, with the earlier ones."""
@@ -254,12 +251,6 @@ class _Collector:
             attempts=tuple(replace(each.record, **each.from_steps()) for each in earlier),
             **last.from_steps(),
         )
-
-
-def _agreed(one: AccountingRecord, other: AccountingRecord) -> AccountingRecord:
-    """What two rows of one attempt both say."""
-    differing = {each.name: None for each in fields(one) if getattr(one, each.name) != getattr(other, each.name)}
-    return replace(one, **differing)  # type: ignore[arg-type]  # only fields that may be None differ
 
 
 def _order(attempts: list[_Attempt]) -> Callable[[_Attempt], tuple[float, ...]]:

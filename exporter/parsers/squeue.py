@@ -8,6 +8,7 @@ from datetime import UTC, tzinfo
 from typing import TypeVar
 
 from exporter.parsers import values
+from exporter.parsers.agreement import agreed
 from exporter.parsers.ids import JobId, cut_job_id, job_id
 from exporter.parsers.layout import Dialect
 from exporter.parsers.moments import Moments, moments, settle
@@ -67,38 +68,47 @@ def parse(text: str, *, timezone: tzinfo = UTC) -> Parsed[QueueRecord]:
     runs is the end of its time limit.
 
     Args:
-        text: the output, with or without what was printed around it. A header alone is an empty queue.
+        text: the output, with or without what was printed around it. A header alone is an empty queue. Of several
+            tables the last that names a job tells of it.
         timezone: the zone of the site's local times. Epoch seconds (SLURM_TIME_FORMAT=%s) need none.
 
     Raises:
         InputError: the text has no header of squeue's; quotes the first line.
     """
-    records: dict[str, tuple[Row, QueueRecord]] = {}
+    records: dict[str, QueueRecord] = {}
     warnings: list[ParseWarning] = []
     for table in read_tables(text, _DIALECT, tool=KIND):
+        rows: dict[str, Row] = {}
         for item in table.items:
             if isinstance(item, Stray):
                 warnings.append(ParseWarning(item.line, item.text, item.reason))
                 continue
-            identity = _identity(item.cells["jobid"], "jobid" in item.cut)
-            if identity is None:
-                continue  # the table's rows all have ids
-            reader = _RowReader(item, identity, timezone)
-            record = reader.record()
-            if item.joined and reader.problems:
-                warnings.append(
-                    ParseWarning(item.line, item.text, "more cells than the header has, and not only in the name")
-                )
+            record = _read(item, timezone, warnings)
+            if record is None:
                 continue
-            if reader.problems:
-                reasons = "; ".join(f"{column}: {reason}" for column, reason in reader.problems.items())
-                warnings.append(ParseWarning(item.line, item.text, reasons))
-            if earlier := records.pop(identity.text, None):
-                row = earlier[0]
-                warnings.append(ParseWarning(row.line, row.text, f"printed again in line {item.line}"))
-            records[identity.text] = (item, record)
-    found = tuple(record for _, record in records.values())
-    return Parsed(found, tuple(sorted(warnings, key=lambda each: each.line)))
+            if earlier := rows.get(record.job_id):
+                warnings.append(ParseWarning(earlier.line, earlier.text, f"printed again in line {item.line}"))
+                record = agreed(records[record.job_id], record)
+            rows[record.job_id] = item
+            records[record.job_id] = record
+    return Parsed(tuple(records.values()), tuple(sorted(warnings, key=lambda each: each.line)))
+
+
+def _read(row: Row, timezone: tzinfo, warnings: list[ParseWarning]) -> QueueRecord | None:
+    """The record of a row; what was wrong with it goes to the warnings."""
+    identity = _identity(row.cells["jobid"], "jobid" in row.cut)
+    if identity is None:
+        return None  # the table's rows all have ids
+    reader = _RowReader(row, identity, timezone)
+    record = reader.record()
+    if row.joined and reader.problems:
+        reason = "more cells than the header has, and not only in the name"
+        warnings.append(ParseWarning(row.line, row.text, reason))
+        return None
+    if reader.problems:
+        reasons = "; ".join(f"{column}: {reason}" for column, reason in reader.problems.items())
+        warnings.append(ParseWarning(row.line, row.text, reasons))
+    return record
 
 
 class _RowReader:

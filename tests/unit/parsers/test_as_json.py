@@ -11,7 +11,8 @@ FIELDS = """
     job_id array_id job_name user project partition state cancelled_by_uid exit_code signal req_cpus alloc_cpus
     req_nodes alloc_nodes submit_time start_time end_time elapsed_seconds time_limit_seconds planned_seconds
     planned_cpu_seconds cpu_time_seconds total_cpu_seconds ave_cpu_seconds ave_cpu_freq_hertz ave_disk_read_bytes
-    ave_disk_write_bytes max_rss_bytes memory_peak_bytes memory_requested_bytes energy_joules billing_tres tres_allocated restarts steps
+    ave_disk_write_bytes max_rss_bytes memory_peak_bytes memory_requested_bytes energy_joules billing_tres
+    tres_allocated restarts steps
 """
 
 

@@ -295,7 +295,7 @@ def accepted(column: str, cell: str) -> bool:
     if column == "ReqMem":
         return True  # all of a node, absurd amounts
     return (
-        re.fullmatch(r"0|[0-9]+\.[0-9]+[KMGTP]|[0-9]+[KMGTP]|42949672(94|95)|65534|1844674407370955161[45]", cell)
+        re.fullmatch(r"0+|[0-9]+\.[0-9]+[KMGTP]|[0-9]+[KMGTP]|42949672(94|95)|65534|1844674407370955161[45]", cell)
         is not None
     )
 
