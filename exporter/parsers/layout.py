@@ -23,6 +23,7 @@ class Dialect:
         name_like: what a column's name looks like.
         is_id: whether a cell is an id; the second argument says whether the column's width may have cut it.
         ruled: whether tables of fixed width have a rule of dashes below the header.
+        pads: whether cells of a delimited table may be padded though the header is not (`squeue -o "%.5D|%.4C"`).
     """
 
     id_name: str
@@ -32,6 +33,7 @@ class Dialect:
     name_like: re.Pattern[str]
     is_id: Callable[[str, bool], bool]
     ruled: bool
+    pads: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,7 @@ _DIALECT = Dialect(
     name_like=re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z"),
     is_id=_is_id,
     ruled=True,
+    pads=False,
 )
 
 

@@ -57,6 +57,7 @@ _DIALECT = Dialect(
     name_like=re.compile(r"[A-Z][A-Z0-9_]*(?:\([A-Z]+\)|:[A-Z](?::[A-Z])*)?\Z"),
     is_id=_is_id,
     ruled=False,
+    pads=True,
 )
 
 

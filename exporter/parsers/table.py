@@ -211,6 +211,7 @@ class _DelimitedBody:
         self._id_at = layout.columns.index(dialect.id_name.lower())
         self._named_last = layout.columns[-1] == dialect.name_column
         self._may_join = self._named_last and all(column in dialect.typed for column in layout.columns[:-1])
+        self._padded = dialect.pads or bool(layout.padded)
         self._suspect = -1
 
     def read(self, position: int) -> tuple[Row | Stray, int]:
@@ -227,7 +228,7 @@ class _DelimitedBody:
             cells, taken = self._with_whole_name(position, cells, taken)
         text = "\n".join(self._lines[position : position + taken])
         row = _as_dict(self._layout.columns, cells)
-        for column in row:
+        for column in row if self._padded else ():
             if column != self._dialect.name_column or column in self._layout.padded:
                 row[column] = row[column].strip(" ")
         cut = frozenset(column for column, width in self._layout.padded.items() if len(row[column]) >= width)
@@ -253,7 +254,7 @@ class _DelimitedBody:
 
     def _stray(self, position: int, cells: Sequence[str], reason: str) -> Stray:
         row_like = len(cells) > 1 or self._is_fragment(cells)
-        id_text = cells[self._id_at].strip(" ") if self._has_id(cells) else ""
+        id_text = self._id_of(cells) if self._has_id(cells) else ""
         return Stray(position + 1, self._lines[position], reason, row_like, id_text)
 
     def _split(self, line: str) -> list[str]:
@@ -265,7 +266,10 @@ class _DelimitedBody:
         return cells
 
     def _has_id(self, cells: Sequence[str]) -> bool:
-        return len(cells) > self._id_at and self._dialect.is_id(cells[self._id_at].strip(" "), False)
+        return len(cells) > self._id_at and self._dialect.is_id(self._id_of(cells), False)
+
+    def _id_of(self, cells: Sequence[str]) -> str:
+        return cells[self._id_at].strip(" ") if self._padded else cells[self._id_at]
 
     def _is_row(self, position: int) -> bool:
         if position >= len(self._lines):
