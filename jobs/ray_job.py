@@ -26,6 +26,7 @@ import argparse
 import collections
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import re
@@ -309,6 +310,8 @@ def kill_descendants() -> None:
 def is_free(port: int, address: str = "") -> bool:
     """Says whether the address is ours and nobody listens on its port."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        # As servers do; connections that are over don't count then.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((address, port))
         except OSError:
@@ -335,8 +338,8 @@ def pick_ports(offset: int, ephemeral: Tuple[int, int], free: Callable[[int], bo
     """Picks ports out of the kernel's way.
 
     The room below the ephemeral range (above it, where there is none below) is cut into slots of a thousand ports. The
-    job begins at the slot that its number gives, so that two jobs on one node rarely meet, and takes the first slot in
-    which all that Ray itself needs are free. What is left of the slot is for Ray's workers, which look for themselves.
+    job takes the slot that its number gives, so that two jobs on one node rarely meet, and the next where that is full.
+    The first free ports of the slot are for Ray itself, the rest is for its workers, which look for themselves.
 
     Args:
         offset: what the choice hangs on: the job's number and the attempt.
@@ -352,10 +355,11 @@ def pick_ports(offset: int, ephemeral: Tuple[int, int], free: Callable[[int], bo
         slots = slots or list(range(low, high - SLOT + 2, SLOT))
     for turn in range(len(slots)):
         first = slots[(offset + turn) % len(slots)]
-        ports = {name: first + number for number, name in enumerate(names)}
-        if all(free(port) for port in ports.values()):
-            return dict(ports, min_worker=first + len(ports), max_worker=first + SLOT - 1)
-    raise End(EXIT_START, f"no free ports: in each of {len(slots)} slots at least one is taken")
+        found = list(itertools.islice(filter(free, range(first, first + SLOT // 2)), len(names)))
+        if len(found) == len(names):
+            ports = dict(zip(names, found))  # noqa: B905 - Python 3.6 has no strict=
+            return dict(ports, min_worker=found[-1] + 1, max_worker=first + SLOT - 1)
+    raise End(EXIT_START, f"no free ports from {slots[0]} to {slots[-1] + SLOT - 1}")
 
 
 def split_memory(total: int, object_store: Optional[int], shm: str = "/dev/shm") -> Tuple[int, int]:
