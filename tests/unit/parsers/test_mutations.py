@@ -317,3 +317,29 @@ def test_nothing_but_input_error(text: str) -> None:
 def test_nothing_but_records_after_a_header(body: str, ruled: bool) -> None:
     header = "JobID           State\n------------ --------\n" if ruled else "JobID|State\n"
     sacct.parse(header + body)
+
+
+TABLE = (GOLDEN / "default_table.txt").read_bytes().decode("utf-8", "replace")
+BODY = TABLE.index("\n", TABLE.index("----")) + 1
+
+
+@settings(max_examples=600, deadline=None)
+@given(
+    place=st.integers(BODY, len(TABLE) - 2),
+    how=st.sampled_from("idr"),
+    character=st.sampled_from("0123456789 +.:_[]-\nxyCü"),
+)
+def test_one_character_of_a_table(place: int, how: str, character: str) -> None:
+    """What is read of a row of fixed width is a word of its own line, or was there before."""
+    text = TABLE[:place] + ("" if how == "d" else character) + TABLE[place + (how != "i") :]
+    before = {row.job_id: row for row in rows_of(sacct.parse(TABLE))}
+    words: dict[str, set[str]] = defaultdict(set)
+    for line in text.split("\n"):
+        words[line.split(" ")[0]] |= set(line.split())
+    for row in rows_of(sacct.parse(text)):
+        was = before.get(row.job_id)
+        for value in (row.alloc_cpus, None if row.exit_code is None else f"{row.exit_code}:{row.signal or 0}"):
+            known = {was.alloc_cpus, f"{was.exit_code}:{was.signal or 0}"} if was else set()
+            read = {re.sub(r"\b0+(?=[0-9])", "", word) for word in words[row.job_id]}
+            assert value is None or value in known or str(value) in read, (row, value)
+        assert row.state is None or any(row.state.startswith(word.rstrip("+")) for word in words[row.job_id]), row
