@@ -10,6 +10,7 @@ RayslurmError
 │   └── OwnerError             another process owns the sites
 └── SiteError                  talking to the site failed
     ├── ConnectError           no session: refused, unreachable, or no answer in time; nothing was sent
+    │   ├── NoKeyError         there is no key to log in with; none was offered
     │   ├── AuthError          the site did not accept the key, certificate or agent
     │   └── HostKeyError       the host key is not the pinned one
     ├── DeadlineError          sent, but not answered in time: whether it was carried out is not known
@@ -65,6 +66,10 @@ class SiteError(RayslurmError):
 
 class ConnectError(SiteError):
     """No session with the site: refused, unreachable, or no answer in time. Nothing was sent."""
+
+
+class NoKeyError(ConnectError):
+    """There is no key, certificate or agent to log in with; the site was offered none."""
 
 
 class AuthError(ConnectError):

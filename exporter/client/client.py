@@ -14,7 +14,16 @@ from exporter.client.credentials import certificate_path
 from exporter.client.ssh import Endpoint, SshTransport
 from exporter.client.transport import Answer, RemoteFile, Transport
 from exporter.config import Site
-from exporter.errors import AuthError, CommandError, ConnectError, DeadlineError, HostKeyError, SessionLostError
+from exporter.errors import (
+    AuthError,
+    CommandError,
+    ConnectError,
+    DeadlineError,
+    HostKeyError,
+    NoKeyError,
+    SessionLostError,
+    SiteError,
+)
 
 ResultT = TypeVar("ResultT")
 
@@ -27,6 +36,9 @@ class Ledger(Protocol):
 
     def finish(self, booking: int, command: str, outcome: str) -> None:
         """Notes what became of it."""
+
+    def give_back(self, booking: int) -> None:
+        """Takes a booking back: nothing was sent."""
 
     def connected(self, outcome: str) -> None:
         """Counts an attempt to connect."""
@@ -106,9 +118,11 @@ class SiteClient:
         Raises:
             CommandError: accounting answered with an error.
         """
-        if self._fields is None:
+        if not self._fields:
             answer = _checked(self._send("sacct-helpformat", lambda: self._transport.accounting_fields(self._deadline)))
             self._fields = known_fields(answer.stdout)
+            if "JobID" not in self._fields:
+                raise SiteError(f"{self.name}: sacct --helpformat names no JobID: {answer.stdout[:80]!r}")
         fields = self._fields
         return _checked(
             self._send("sacct", lambda: self._transport.accounting(ids, fields, self._deadline, duplicates=duplicates))
@@ -147,12 +161,19 @@ class SiteClient:
         self._transport.close()
 
     def _send(self, command: str, send: Callable[[], ResultT], *, urgent: bool = False) -> ResultT:
-        self._connect(anyway=self._person or urgent)
         booking = self._ledger.take(command, person=self._person, urgent=urgent)
-        outcome = "failed"
+        outcome: str | None = "failed"
         try:
-            result = send()
+            self._connect(anyway=self._person or urgent)
+            try:
+                result = send()
+            except ConnectError:  # the kept session was dead; nothing was sent, so once more over a new one
+                self._connect(anyway=True)
+                result = send()
             outcome = "failed" if isinstance(result, Answer) and result.exit_status else "ok"
+        except ConnectError:
+            outcome = None
+            raise
         except DeadlineError:
             outcome = "timeout"
             raise
@@ -160,7 +181,10 @@ class SiteClient:
             outcome = "lost"
             raise
         finally:
-            self._ledger.finish(booking, command, outcome)
+            if outcome is None:
+                self._ledger.give_back(booking)
+            else:
+                self._ledger.finish(booking, command, outcome)
         return result
 
     def _connect(self, *, anyway: bool) -> None:
@@ -226,4 +250,6 @@ _PROGRAMS = frozenset({"squeue", "sacct", "scancel", "sbatch"})
 def _outcome(error: ConnectError) -> str:
     if isinstance(error, AuthError):
         return "auth"
+    if isinstance(error, NoKeyError):
+        return "no_key"
     return "host_key" if isinstance(error, HostKeyError) else "refused"

@@ -14,7 +14,10 @@ from exporter.client.transport import Answer
 DELIMITER = "\x1f"
 """ASCII's unit separator."""
 
-_ENVIRONMENT = "env LC_ALL=C SLURM_TIME_FORMAT=%s"
+# What the user's shell sets for Slurm's own commands would override the script, project and name among it, or hide jobs
+# from us. Under /bin/sh, since the login shell may be any.
+_CLEAN = 'for name in $(env | grep -oE "^(SBATCH|SQUEUE|SACCT|SCANCEL)_[A-Z0-9_]+"); do unset "$name"; done; '
+_PLAIN = "LC_ALL=C SLURM_TIME_FORMAT=%s "
 
 _QUEUE_COLUMNS = (
     "JobArrayID", "ArrayJobID", "State", "Reason", "RestartCnt", "TimeUsed", "TimeLimit", "NumNodes", "NumCPUs",
@@ -78,16 +81,20 @@ def queue_command(names: Sequence[str]) -> str:
     # A suffix and no size: each column is as wide as its content, and ends with the delimiter.
     columns = ",".join(f"{column}:{DELIMITER}" for column in _QUEUE_COLUMNS)
     wanted = f" --name={shlex.quote(','.join(names))}" if names else ""
-    return f"{_ENVIRONMENT} squeue --me{wanted} -O {shlex.quote(columns)}"
+    return _shell(f"{_PLAIN}squeue --me{wanted} -O {shlex.quote(columns)}")
 
 
 def accounting_command(ids: Sequence[str], fields: Sequence[str], *, duplicates: bool) -> str:
     """Returns the `sacct` call for these jobs with their steps."""
     again = " --duplicates" if duplicates else ""
-    return (
-        f"{_ENVIRONMENT} sacct -P --delimiter={shlex.quote(DELIMITER)}{again}"
+    return _shell(
+        f"{_PLAIN}sacct -P --delimiter={shlex.quote(DELIMITER)}{again}"
         f" -j {shlex.quote(','.join(ids))} -o {','.join(fields)}"
     )
+
+
+def _shell(command: str) -> str:
+    return f"exec /bin/sh -c {shlex.quote(_CLEAN + command)}"
 
 
 class Shell:
@@ -113,8 +120,8 @@ class Shell:
 
     def accounting_fields(self, deadline: float) -> Answer:
         """See `Transport.accounting_fields`."""
-        return self.run("env LC_ALL=C sacct --helpformat", deadline)
+        return self.run(_shell("LC_ALL=C sacct --helpformat"), deadline)
 
     def cancel(self, job_id: str, deadline: float) -> Answer:
         """See `Transport.cancel`."""
-        return self.run(f"env LC_ALL=C scancel {shlex.quote(job_id)}", deadline)
+        return self.run(_shell(f"LC_ALL=C scancel {shlex.quote(job_id)}"), deadline)

@@ -9,11 +9,31 @@ from pathlib import Path
 
 import paramiko
 from cryptography.hazmat.primitives.serialization import SSHCertificate, load_ssh_public_identity
+from paramiko.agent import AgentSSH, get_agent_connection
+from paramiko.pkey import UnknownKeyType
 
-from exporter.errors import AuthError
+from exporter.errors import NoKeyError
 
 _MAX_AGENT_KEYS = 5
 """More failed keys than sshd allows in a session end it, and repeated failures block an address."""
+
+_AGENT_SECONDS = 10.0
+"""How long the agent may take to answer; one that asks a person for each use cannot serve an exporter."""
+
+
+class _Agent(AgentSSH):
+    """The SSH agent, asked with a deadline: `paramiko.Agent` waits for ever."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        connection = get_agent_connection()
+        if connection:
+            connection.settimeout(_AGENT_SECONDS)
+            self._connect(connection)  # type: ignore[attr-defined]  # paramiko's types leave it out
+
+    def close(self) -> None:
+        """Ends the connection with the agent."""
+        self._close()  # type: ignore[attr-defined]  # paramiko's types leave it out
 
 
 def certificate_path(key: Path) -> Path:
@@ -28,7 +48,7 @@ def certificate_expiry(key: Path) -> float | None:
         Epoch seconds; None where there is no certificate.
 
     Raises:
-        AuthError: there is a file, but it isn't a certificate.
+        NoKeyError: there is a file, but it isn't a certificate.
     """
     path = certificate_path(key)
     try:
@@ -36,9 +56,9 @@ def certificate_expiry(key: Path) -> float | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise AuthError(f"{path}: is no SSH certificate: {error}") from None
+        raise NoKeyError(f"{path}: is no SSH certificate: {error}") from None
     if not isinstance(identity, SSHCertificate):
-        raise AuthError(f"{path}: is a public key, not an SSH certificate")
+        raise NoKeyError(f"{path}: is a public key, not an SSH certificate")
     return float(identity.valid_before)
 
 
@@ -49,17 +69,24 @@ def candidate_keys(key: Path | None, *, agent: bool) -> Generator[tuple[str, par
     logins get an account blocked.
 
     Raises:
-        AuthError: no key can be used, and why.
+        NoKeyError: no key can be used, and why.
     """
-    with closing(paramiko.Agent()) if agent else nullcontext() as asked:
+    with closing(_ask_agent()) if agent else nullcontext() as asked:
         held = asked.get_keys() if asked else ()
         if key is None:
             if not held:
-                raise AuthError("no key: the SSH agent holds none; start one and run ssh-add, or name a key (ssh.key)")
+                raise NoKeyError("no key: the SSH agent holds none; start one and run ssh-add, or name a key (ssh.key)")
             for one in held[:_MAX_AGENT_KEYS]:
                 yield f"the agent's key {one.fingerprint}", one
             return
         yield _label(key), _load(key, held)
+
+
+def _ask_agent() -> _Agent:
+    try:
+        return _Agent()
+    except (OSError, EOFError, paramiko.SSHException) as error:
+        raise NoKeyError(f"the SSH agent doesn't answer ({error}); restart it, or set ssh.agent: false") from None
 
 
 def _label(key: Path) -> str:
@@ -69,7 +96,7 @@ def _label(key: Path) -> str:
         return str(key)
     if expiry <= time.time():
         ended = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(expiry))
-        raise AuthError(f"{certificate_path(key)}: the certificate ended at {ended}; fetch a new one")
+        raise NoKeyError(f"{certificate_path(key)}: the certificate ended at {ended}; fetch a new one")
     return f"{key} with its certificate"
 
 
@@ -77,20 +104,23 @@ def _load(key: Path, held: Sequence[paramiko.AgentKey]) -> paramiko.PKey:
     try:
         return paramiko.PKey.from_path(key)
     except FileNotFoundError:
-        raise AuthError(f"{key}: no such key file") from None
+        raise NoKeyError(f"{key}: no such key file") from None
     except (paramiko.PasswordRequiredException, TypeError):
         return _from_agent(key, held)
-    except (OSError, ValueError, paramiko.SSHException) as error:
-        raise AuthError(f"{key}: cannot be used as a private key: {error}") from None
+    except (OSError, ValueError, paramiko.SSHException, UnknownKeyType) as error:
+        raise NoKeyError(f"{key}: cannot be used as a private key: {str(error) or type(error).__name__}") from None
 
 
 def _from_agent(key: Path, held: Sequence[paramiko.AgentKey]) -> paramiko.PKey:
     """Returns the agent's copy of a key file that has a passphrase."""
     public = key.with_name(key.name + ".pub")
-    wanted = public.read_text(encoding="utf-8").split()[1] if public.is_file() else None
+    words = public.read_text(encoding="utf-8", errors="replace").split() if public.is_file() else []
     for one in held:
-        if wanted is not None and one.get_base64() == wanted:
+        if one.get_base64() in words:
             if certificate_path(key).is_file():
                 one.load_certificate(str(certificate_path(key)))
             return one
-    raise AuthError(f"{key}: has a passphrase, and the agent doesn't hold it; run: ssh-add {key}")
+    raise NoKeyError(
+        f"{key}: has a passphrase, and the agent doesn't hold it (it is looked for by {public.name}); "
+        f"run: ssh-add {key}"
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import paramiko
@@ -9,14 +11,33 @@ import paramiko
 from exporter.errors import HostKeyError
 
 
-def load_host_keys(path: Path) -> tuple[paramiko.HostKeys, frozenset[bytes]]:
-    """Reads a known_hosts file as OpenSSH writes it.
+@dataclass(frozen=True, slots=True)
+class PinnedKeys:
+    """What a known_hosts file says about one host.
 
-    Lines that paramiko cannot use (`@cert-authority`, key types it doesn't know) are passed over instead of breaking
-    the whole file, as `HostKeys.load` lets them.
+    Attributes:
+        accepted: its keys; several of one type where keys are being changed or a name stands for several machines.
+        revoked: keys that `@revoked` lines forbid.
+    """
 
-    Returns:
-        The pinned keys, and the keys that `@revoked` lines forbid.
+    accepted: tuple[paramiko.PKey, ...]
+    revoked: tuple[paramiko.PKey, ...]
+
+    @property
+    def types(self) -> frozenset[str]:
+        """The types of the accepted keys, such as `ssh-ed25519`."""
+        return frozenset(key.get_name() for key in self.accepted)
+
+
+def pinned_keys(path: Path, name: str) -> PinnedKeys:
+    """Reads from a known_hosts file, as OpenSSH writes and reads it, what it says about a host.
+
+    Hashed names, wildcards and `!` are understood. Lines that cannot be used (`@cert-authority`, unknown key types,
+    damaged ones) are passed over instead of spoiling the file, as they do for `paramiko.HostKeys`.
+
+    Args:
+        path: the file.
+        name: the host as `known_name` has it.
 
     Raises:
         HostKeyError: the file cannot be read.
@@ -25,21 +46,22 @@ def load_host_keys(path: Path) -> tuple[paramiko.HostKeys, frozenset[bytes]]:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
         raise HostKeyError(f"{path}: {error.strerror}: no host key is pinned, so no host is trusted") from None
-    keys, revoked = paramiko.HostKeys(), set()
+    accepted: list[paramiko.PKey] = []
+    revoked: list[paramiko.PKey] = []
     for line in lines:
         text = line.strip()
-        if not text or text.startswith(("#", "@cert-authority")):
+        marked, text = text.startswith("@revoked"), text.removeprefix("@revoked").strip()
+        if not text or text.startswith(("#", "@")):
             continue
-        forbidden = text.startswith("@revoked")
-        entry = _entry(text.removeprefix("@revoked").strip())
-        if entry is None or entry.key is None:
-            continue
-        if forbidden:
-            revoked.add(entry.key.asbytes())
-            continue
-        for name in entry.hostnames:
-            keys.add(name, entry.key.get_name(), entry.key)
-    return keys, frozenset(revoked)
+        entry = _entry(text)
+        if entry is not None and _matches(entry.hostnames, name):
+            (revoked if marked else accepted).append(entry.key)
+    return PinnedKeys(tuple(accepted), tuple(revoked))
+
+
+def known_name(host: str, port: int) -> str:
+    """Returns the name under which a known_hosts file holds a host."""
+    return host if port == paramiko.config.SSH_PORT else f"[{host}]:{port}"
 
 
 def _entry(line: str) -> paramiko.hostkeys.HostKeyEntry | None:
@@ -49,6 +71,21 @@ def _entry(line: str) -> paramiko.hostkeys.HostKeyEntry | None:
         return None
 
 
-def known_name(host: str, port: int) -> str:
-    """Returns the name under which a known_hosts file holds a host."""
-    return host if port == paramiko.config.SSH_PORT else f"[{host}]:{port}"
+def _matches(patterns: list[str], name: str) -> bool:
+    """Tells whether a line's patterns mean a host: one of them does, and none with `!` before it."""
+    found = False
+    for pattern in patterns:
+        if pattern.startswith("!") and _means(pattern[1:], name):
+            return False
+        found = found or _means(pattern, name)
+    return found
+
+
+def _means(pattern: str, name: str) -> bool:
+    if pattern.startswith("|1|"):
+        try:
+            return bool(paramiko.HostKeys.hash_host(name, pattern) == pattern)
+        except ValueError:
+            return False
+    expression = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
+    return re.fullmatch(expression, name, re.IGNORECASE) is not None

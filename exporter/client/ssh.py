@@ -22,7 +22,7 @@ import paramiko
 
 from exporter.client.commands import Shell
 from exporter.client.credentials import candidate_keys
-from exporter.client.hostkeys import known_name, load_host_keys
+from exporter.client.hostkeys import known_name, pinned_keys
 from exporter.client.transport import Answer, RemoteFile
 from exporter.errors import AuthError, ConnectError, DeadlineError, HostKeyError, SessionLostError, SiteError
 
@@ -30,6 +30,9 @@ MAX_OUTPUT_BYTES = 32 * 1024 * 1024
 """More than this is no answer to anything that rayslurm asks."""
 
 _KEEPALIVE_SECONDS = 60
+
+_CHANNEL_SECONDS = 10.0
+"""How long a kept session may take to accept a command; a dead one accepts none."""
 
 ResultT = TypeVar("ResultT")
 
@@ -76,32 +79,29 @@ class SshTransport(Shell):
         if self._sessions and all(session.is_active() for session in self._sessions):
             return False
         self.close()
-        started = time.monotonic()
+        ends = time.monotonic() + deadline
         sock: socket.socket | paramiko.Channel | None = None
         timed_out = threading.Event()
         for number, endpoint in enumerate(self._endpoints):
-            remaining = started + deadline - time.monotonic()
             following = self._endpoints[number + 1] if number + 1 < len(self._endpoints) else None
             try:
-                with self._watchdog(max(remaining, 0.1), timed_out):
-                    sock = self._login(endpoint, sock, max(remaining, 0.1), following)
-            except SiteError as error:
+                with self._watchdog(ends - time.monotonic(), timed_out):
+                    sock = self._login(endpoint, sock, ends, following)
+            except Exception as error:
                 self.close()
-                if timed_out.is_set() and isinstance(error, AuthError):  # the timer ended the login, not the site
+                if timed_out.is_set() or isinstance(error, TimeoutError):  # the timer ended it, not the site
                     raise ConnectError(f"{endpoint}: no answer within {deadline:g} s") from None
-                raise
-            except (OSError, EOFError, paramiko.SSHException) as error:
-                self.close()
-                reason = f"no answer within {deadline:g} s" if timed_out.is_set() else (str(error) or repr(error))
-                raise ConnectError(f"{endpoint}: {reason}") from None
+                if isinstance(error, SiteError):
+                    raise
+                raise ConnectError(f"{endpoint}: {str(error) or type(error).__name__}") from None
         return True
 
     def run(self, command: str, deadline: float) -> Answer:
         """See `Transport.run`."""
 
         def execute(session: paramiko.Transport) -> Answer:
+            channel = self._open_channel(session)
             started = time.monotonic()
-            channel = session.open_session(timeout=deadline)
             try:
                 channel.exec_command(command)
                 channel.shutdown_write()
@@ -113,7 +113,8 @@ class SshTransport(Shell):
                 status = channel.recv_exit_status()
             finally:
                 channel.close()
-            if status < 0:
+            # The exit status may come before the last of the output: only the end of the stream says that it is whole.
+            if status < 0 or not channel.eof_received:
                 raise SessionLostError(f"the session ended before the command did: {command[:80]}")
             return Answer(command, _text(stdout), _text(stderr), status, time.monotonic() - started)
 
@@ -142,7 +143,7 @@ class SshTransport(Shell):
             for name, file in files.items():
                 with sftp.open(posixpath.join(folder, name), "w") as remote:
                     remote.chmod(file.mode)
-                    remote.set_pipelined(pipelined=True)
+                    # Not pipelined: paramiko then never looks at what became of the writes.
                     remote.write(file.content)
 
         try:
@@ -168,34 +169,27 @@ class SshTransport(Shell):
         self._sessions.clear()
 
     def _login(
-        self,
-        endpoint: Endpoint,
-        sock: socket.socket | paramiko.Channel | None,
-        timeout: float,
-        following: Endpoint | None,
+        self, endpoint: Endpoint, sock: socket.socket | paramiko.Channel | None, ends: float, following: Endpoint | None
     ) -> paramiko.Channel | None:
         """Logs in to one host; returns a channel to the following one where there is one."""
-        pinned, revoked = load_host_keys(self._known_hosts)
         name = endpoint.host_key_alias or known_name(endpoint.host, endpoint.port)
-        keys = pinned.lookup(name)
-        if keys is None:
+        pinned = pinned_keys(self._known_hosts, name)
+        if not pinned.accepted:
             raise HostKeyError(
                 f"{name} is not in {self._known_hosts}; put its key there after comparing it with the published one"
             )
-        if sock is None:
-            sock = socket.create_connection((endpoint.host, endpoint.port), timeout=timeout)
-        session = paramiko.Transport(sock)
+        session = paramiko.Transport(sock or _dial(endpoint, ends))
         self._sessions.append(session)
+        timeout = max(ends - time.monotonic(), 0.1)
         session.banner_timeout = session.auth_timeout = session.channel_timeout = timeout
         options = session.get_security_options()
-        wanted = {kind for key in keys for kind in _algorithms(key)}
+        wanted = {algorithm for kind in pinned.types for algorithm in _algorithms(kind)}
         options.key_types = [kind for kind in options.key_types if kind in wanted] or options.key_types
         session.start_client(timeout=timeout)
         offered = session.get_remote_server_key()
-        if offered.asbytes() in revoked:
+        if offered in pinned.revoked:
             raise HostKeyError(f"{name}: its key {offered.fingerprint} is marked @revoked in {self._known_hosts}")
-        known = keys.get(offered.get_name())
-        if known is None or known.asbytes() != offered.asbytes():
+        if offered not in pinned.accepted:
             raise HostKeyError(
                 f"{name}: its key {offered.fingerprint} is not the one in {self._known_hosts}; somebody may be between "
                 "you, or the site has new keys: compare with the published ones before you change anything"
@@ -207,51 +201,72 @@ class SshTransport(Shell):
         return session.open_channel("direct-tcpip", (following.host, following.port), ("127.0.0.1", 0), timeout=timeout)
 
     def _authenticate(self, session: paramiko.Transport, endpoint: Endpoint) -> None:
-        tried: list[str] = []
+        refused: list[str] = []
         with closing(candidate_keys(self._key, agent=self._agent)) as candidates:
             for label, key in candidates:
-                tried.append(label)
                 try:
                     still_wanted = session.auth_publickey(endpoint.user, key)
                 except paramiko.BadAuthenticationType as error:
                     raise AuthError(f"{endpoint}: takes no keys, only {', '.join(error.allowed_types)}") from None
-                except paramiko.AuthenticationException:
-                    continue
+                except paramiko.SSHException as error:
+                    if session.is_active():
+                        refused.append(label)
+                        continue
+                    if refused:  # sshd hangs up after too many keys
+                        break
+                    raise ConnectError(f"{endpoint}: the connection ended during the login: {error}") from None
                 if still_wanted:
                     raise AuthError(f"{endpoint}: wants {', '.join(still_wanted)} after the key, which needs a person")
                 return
-        raise AuthError(f"{endpoint}: did not accept {', '.join(tried)}")
+        raise AuthError(f"{endpoint}: did not accept {', '.join(refused)}")
+
+    def _open_channel(self, session: paramiko.Transport) -> paramiko.Channel:
+        """Opens a channel for one command; where that fails nothing was sent, and the session is given up."""
+        try:
+            return session.open_session(timeout=_CHANNEL_SECONDS)
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            self.close()
+            raise ConnectError(f"{self._endpoints[-1]}: the session takes no further command: {error}") from None
 
     def _with_sftp(self, work: Callable[[paramiko.SFTPClient], ResultT], deadline: float, what: str) -> ResultT:
         def transfer(session: paramiko.Transport) -> ResultT:
-            sftp = paramiko.SFTPClient.from_transport(session)
-            if sftp is None:
-                raise SessionLostError(f"no file transfer with {self._endpoints[-1]}")
-            with sftp:
-                return work(sftp)
+            channel = self._open_channel(session)
+            try:
+                channel.invoke_subsystem("sftp")
+                with paramiko.SFTPClient(channel) as sftp:
+                    return work(sftp)
+            finally:
+                channel.close()
 
         return self._guarded(transfer, deadline, what)
 
     def _guarded(self, work: Callable[[paramiko.Transport], ResultT], deadline: float, what: str) -> ResultT:
         """Does something over the session within the deadline; a session that fails is closed."""
+        here = self._endpoints[-1]
         if not self._sessions:
-            raise ConnectError(f"{self._endpoints[-1]}: not connected")
+            raise ConnectError(f"{here}: not connected")
+        session = self._sessions[-1]
         timed_out = threading.Event()
         try:
             with self._watchdog(deadline, timed_out):
-                return work(self._sessions[-1])
+                result = work(session)
         except FileNotFoundError:
             raise
-        except PermissionError as error:
-            raise SiteError(f"{self._endpoints[-1]}: {what}: {error.strerror or 'permission denied'}") from None
-        except (OSError, EOFError, paramiko.SSHException, SessionLostError) as error:
-            if timed_out.is_set():
+        except (OSError, EOFError, paramiko.SSHException, paramiko.SFTPError, SessionLostError) as error:
+            if isinstance(error, paramiko.SFTPError):
                 self.close()
-                raise DeadlineError(f"{self._endpoints[-1]}: no answer within {deadline:g} s: {what}") from None
-            if isinstance(error, OSError) and self._sessions[-1].is_active():
-                raise SiteError(f"{self._endpoints[-1]}: {what}: {error}") from None
+                raise SiteError(
+                    f"{here}: {what}: {error}; does your shell print something at its start, also without a terminal?"
+                ) from None
+            if not timed_out.is_set() and isinstance(error, OSError) and session.is_active():
+                raise SiteError(f"{here}: {what}: {_reason(error)}") from None
             self.close()
-            raise SessionLostError(f"{self._endpoints[-1]}: the session broke: {what}: {error}") from None
+            if not timed_out.is_set():
+                raise SessionLostError(f"{here}: the session broke: {what}: {error}") from None
+        if timed_out.is_set():
+            self.close()
+            raise DeadlineError(f"{here}: no answer within {deadline:g} s: {what}")
+        return result
 
     @contextmanager
     def _watchdog(self, seconds: float, fired: threading.Event) -> Iterator[None]:
@@ -260,7 +275,7 @@ class SshTransport(Shell):
             for session in list(self._sessions):
                 session.close()
 
-        timer = threading.Timer(seconds, abort)
+        timer = threading.Timer(max(seconds, 0), abort)
         timer.daemon = True
         timer.start()
         try:
@@ -290,6 +305,32 @@ class _Drain:
         if self._error is not None:
             raise self._error
         return self._content
+
+
+def _dial(endpoint: Endpoint, ends: float) -> socket.socket:
+    """Connects to the first of a host's addresses that answers before the time is up."""
+    failure: OSError | None = None
+    found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+    for family, kind, protocol, _, address in found:
+        remaining = ends - time.monotonic()
+        if remaining <= 0:
+            break
+        sock = socket.socket(family, kind, protocol)
+        sock.settimeout(remaining)
+        try:
+            sock.connect(address)
+        except OSError as error:
+            sock.close()
+            failure = error
+            continue
+        return sock
+    raise failure or TimeoutError(f"no address of {endpoint.host} answered")
+
+
+def _reason(error: OSError) -> str:
+    if str(error) == "Failure":  # all that SFTP says
+        return "the site could not do it; is the disk or your quota full?"
+    return error.strerror or str(error) or type(error).__name__
 
 
 def _drain(receive: Callable[[int], bytes]) -> bytes:

@@ -103,6 +103,10 @@ class CommandLedger:
         with suppress(StoreError):
             self._store.write(note)
 
+    def give_back(self, booking: int) -> None:
+        """Takes a booking back: nothing was sent."""
+        self._store.write(lambda connection: connection.execute("DELETE FROM commands WHERE id = ?", (booking,)))
+
     def connected(self, outcome: str) -> None:
         """Counts an attempt to connect: `ok`, `refused`, `auth` or `host_key`."""
         with suppress(StoreError):
@@ -114,8 +118,8 @@ class CommandLedger:
         """Returns how many commands of that name were sent within the last hour."""
         with self._store.snapshot() as connection:
             row = connection.execute(
-                "SELECT count(*) FROM commands WHERE site = ? AND command = ? AND at > ?",
-                (self._site, command, self._clock() - self._hour),
+                "SELECT count(*) FROM commands WHERE site = ? AND command = ? AND at BETWEEN ? AND ?",
+                (self._site, command, *self._last_hour(self._clock())),
             ).fetchone()
         return int(row[0])
 
@@ -125,9 +129,13 @@ class CommandLedger:
 
     def _used(self, connection: sqlite3.Connection, now: float) -> int:
         row = connection.execute(
-            "SELECT count(*) FROM commands WHERE site = ? AND at > ?", (self._site, now - self._hour)
+            "SELECT count(*) FROM commands WHERE site = ? AND at BETWEEN ? AND ?", (self._site, *self._last_hour(now))
         ).fetchone()
         return int(row[0])
+
+    def _last_hour(self, now: float) -> tuple[float, float]:
+        """Returns its bounds; what was booked while the clock was far ahead doesn't count for ever."""
+        return now - self._hour, now + self._hour
 
 
 def close_lost(connection: sqlite3.Connection) -> None:
