@@ -236,10 +236,20 @@ class Site:
             )
         self.timezone = ZoneInfo(settings.timezone or self.profile.timezone)
         self.work_dir = settings.work_dir or self.profile.work_dir
+        if odd := re.search(r"[^A-Za-z0-9/._-]", self.run_folder("", "")):
+            raise ConfigError(
+                f"sites.{name}.work_dir: {self.work_dir}: {odd[0]!r} cannot stand here; write a path of letters, "
+                "digits and /._- with {project} and {user} where they belong"
+            )
         self.temp_dir = settings.temp_dir or self.profile.temp_dir
         self.environment = settings.environment if settings.environment is not None else self.profile.environment
         self.python = settings.python or self.profile.python
         self.ray_command = settings.ray_command or self.profile.ray_command
+
+    def run_folder(self, project: str, name: str) -> str:
+        """Returns where a job's folder goes."""
+        folder = self.work_dir.replace("{project}", project).replace("{user}", self.settings.ssh.user)
+        return f"{folder}/{name}"
 
     def scaled(self, seconds: float) -> float:
         """Returns an interval as this site lives it: on a practice site the clock runs faster."""

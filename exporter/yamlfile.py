@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,7 +38,7 @@ def parse_duration(value: object) -> float:
     Raises:
         ValueError: it is none of these.
     """
-    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
         return float(value)
     if isinstance(value, str):
         text = value.strip()
@@ -83,10 +84,11 @@ def load_model_text(text: str, model: type[ModelT], *, name: str) -> ModelT:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         _refuse_duplicate_keys(root, name)
         data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    # The last three: a date such as 02-30, a key that is a list, an alias to itself.
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{name}:{mark.line + 1}" if mark else name
-        raise ConfigError(f"{where}: not YAML: {getattr(error, 'problem', None) or error}") from None
+        raise ConfigError(f"{where}: not YAML that can be used: {getattr(error, 'problem', None) or error}") from None
     if data is None:
         data = {}
     if not isinstance(data, dict):

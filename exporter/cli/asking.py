@@ -16,7 +16,6 @@ from exporter.store.requests import Request
 
 _LOOK_SECONDS = 0.2
 _SAY_AFTER_SECONDS = 3.0
-_GIVE_UP_SECONDS = 300.0
 
 
 def ask(config: Config, store: Store, kind: str, site: str, payload: dict[str, Any]) -> tuple[dict[str, Any], bool]:
@@ -31,6 +30,15 @@ def ask(config: Config, store: Store, kind: str, site: str, payload: dict[str, A
         RayslurmError: it could not be done; with the exit status that the owner gave.
     """
     number = store.write(lambda connection: requests.add(connection, kind, site, payload, now=time.time()))
+    try:
+        return _await(config, store, kind, number)
+    except BaseException:
+        # A person who gave up may ask again: what nobody has taken yet must not be carried out later as well.
+        store.write(lambda connection: requests.withdraw(connection, number, now=time.time()))
+        raise
+
+
+def _await(config: Config, store: Store, kind: str, number: int) -> tuple[dict[str, Any], bool]:
     started = time.monotonic()
     told = False
     while True:
@@ -39,9 +47,8 @@ def ask(config: Config, store: Store, kind: str, site: str, payload: dict[str, A
             return _outcome(answered), True
         try:
             with acting_alone(config, store, kind):
-                # It may have been carried out between the last look and the lock.
-                if _answer(store, number) is None:
-                    carry_out(config, store, number)
+                carry_out(config, store, number)
+            # It may have been carried out by another between the last look and the lock.
             return _outcome(_get(store, number)), False
         except OwnerError:
             pass
@@ -49,15 +56,9 @@ def ask(config: Config, store: Store, kind: str, site: str, payload: dict[str, A
         if waited > _SAY_AFTER_SECONDS and not told:
             told = True
             say(f"waiting for {read_holder(config.state_dir) or 'the owner of the sites'} ...")
-        if waited > _GIVE_UP_SECONDS:
-            _give_up(store, number, kind)
+        if waited > requests.PATIENCE_SECONDS:
+            raise RayslurmError(f"the {kind} was not answered within {waited:.0f} s; see `rayslurm status`")
         time.sleep(_LOOK_SECONDS)
-
-
-def _give_up(store: Store, number: int, kind: str) -> None:
-    if store.write(lambda connection: requests.withdraw(connection, number, now=time.time())):
-        raise RayslurmError(f"nobody took the {kind} within {_GIVE_UP_SECONDS:g} s; it was withdrawn")
-    raise RayslurmError(f"the {kind} is still under way after {_GIVE_UP_SECONDS:g} s; see `rayslurm status`")
 
 
 def _get(store: Store, number: int) -> Request:

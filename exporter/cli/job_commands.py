@@ -46,8 +46,8 @@ def launch(
     project = project_of(spec, site)
     ports = tunnel_ports(spec, settings)
     if dry_run:
-        folder = site.work_dir.format(project=project, user=site.settings.ssh.user)
-        example = Launch("tttttttttttt", f"{folder}/{spec.name}-tttttttttttt", ports[0] if ports else None, "")
+        folder = site.run_folder(project, f"{spec.name}-tttttttttttt")
+        example = Launch("tttttttttttt", folder, ports[0] if ports else None, "")
         files = run_folder_files(spec, site, settings.vm, example)
         if as_json:
             print_json({name: files[name].content.decode() for name in (SCRIPT, "plan.json")})

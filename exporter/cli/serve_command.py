@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import socket
 import sys
+from types import FrameType
 
 import typer
 import uvicorn
@@ -47,15 +49,21 @@ def _serve(config: Config, store: Store) -> None:
         uvicorn.Config(app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=2)
     )
     host, port = listener.getsockname()[:2]
+    # uvicorn ends its own work on a signal and then raises it again; SIGTERM must not skip what comes after.
+    signal.signal(signal.SIGTERM, _interrupt)
     owner.start()
     typer.echo(f"rayslurm: serving http://{f'[{host}]' if ':' in host else host}:{port}/metrics")
     sys.stdout.flush()
     try:
         asyncio.run(server.serve(sockets=[listener]))
-    except KeyboardInterrupt:  # uvicorn ends its work and then raises the signal again
+    except KeyboardInterrupt:
         pass
     finally:
         owner.stop()
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _listen(config: Config) -> socket.socket:

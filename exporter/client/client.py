@@ -124,9 +124,12 @@ class SiteClient:
             if "JobID" not in self._fields:
                 raise SiteError(f"{self.name}: sacct --helpformat names no JobID: {answer.stdout[:80]!r}")
         fields = self._fields
-        return _checked(
-            self._send("sacct", lambda: self._transport.accounting(ids, fields, self._deadline, duplicates=duplicates))
+        answer = self._send(
+            "sacct", lambda: self._transport.accounting(ids, fields, self._deadline, duplicates=duplicates)
         )
+        if answer.exit_status:
+            self._fields = None  # Slurm may have been upgraded, and one unknown field fails the whole call
+        return _checked(answer)
 
     def cancel(self, job_id: str) -> Answer:
         """Cancels a job; never kept waiting by the budget.

@@ -106,7 +106,8 @@ class Shell:
 
     def submit(self, run_dir: str, script: str, deadline: float) -> Answer:
         """See `Transport.submit`."""
-        return self.run(f"cd {shlex.quote(run_dir)} && env LC_ALL=C sbatch --parsable {shlex.quote(script)}", deadline)
+        # No locale of ours: the job inherits what sbatch sees.
+        return self.run(_shell(f"cd {shlex.quote(run_dir)} && sbatch --parsable {shlex.quote(script)}"), deadline)
 
     def queue(self, names: Sequence[str], deadline: float) -> Answer:
         """See `Transport.queue`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import secrets
@@ -13,7 +14,7 @@ from pathlib import Path
 from exporter.client.client import SiteClient
 from exporter.client.transport import Answer
 from exporter.config import Config
-from exporter.errors import CommandError, ConnectError, RefusedError, SiteError
+from exporter.errors import CommandError, ConnectError, RefusedError, SiteError, StoreError
 from exporter.launch.render import (
     SCRIPT,
     Launch,
@@ -27,6 +28,10 @@ from exporter.launch.token import new_token, slurm_name
 from exporter.store import submissions
 from exporter.store.db import Store
 from exporter.store.submissions import Submission
+
+_log = logging.getLogger(__name__)
+
+_NOTE_ATTEMPTS = 3
 
 # What sbatch says when it doesn't know itself whether the controller took the job.
 _DOUBTFUL = re.compile(
@@ -69,7 +74,6 @@ class Launcher:
             "partition": partition_of(spec, site),
         }
         token = new_token()
-        folder = site.work_dir.format(project=project_of(spec, site), user=site.settings.ssh.user)
         intended = self.store.write(
             lambda connection: submissions.intend(
                 connection,
@@ -78,7 +82,7 @@ class Launcher:
                 campaign=campaign,
                 name=spec.name,
                 spec=resolved,
-                run_dir=f"{folder}/{spec.name}-{token}",
+                run_dir=site.run_folder(project_of(spec, site), f"{spec.name}-{token}"),
                 dashboard_ports=tunnel_ports(spec, self.config),
                 now=self.clock(),
             )
@@ -108,15 +112,30 @@ class Launcher:
             raise
         job_id = _job_id(answer)
         if job_id is not None:
-            return self.store.write(
-                lambda connection: submissions.submitted(connection, token, job_id, now=self.clock())
-            )
+            return self._note_job(intended, job_id)
         said = (answer.stderr.strip() or answer.stdout.strip() or "nothing").splitlines()[-1]
         if answer.exit_status == 0 or _DOUBTFUL.search(answer.stderr):
             return self._unsettle(token, "unknown", _in_doubt(intended, f"sbatch said: {said}"))
         self._unsettle(token, "absent", f"sbatch refused: {said}")
         raise CommandError(
             f"{intended.site}: sbatch refused: {said}", exit_status=answer.exit_status, stderr=answer.stderr
+        )
+
+    def _note_job(self, intended: Submission, job_id: str) -> Submission:
+        """Writes the job's id down; a store that fails just now must not lose it."""
+        reason = ""
+        for attempt in range(_NOTE_ATTEMPTS):
+            try:
+                return self.store.write(
+                    lambda connection: submissions.submitted(connection, intended.token, job_id, now=self.clock())
+                )
+            except StoreError as error:
+                reason = str(error)
+                _log.critical("%s: job %s was submitted, but the store says: %s", intended.site, job_id, reason)
+                time.sleep(attempt)
+        raise StoreError(
+            f"job {job_id} was submitted on {intended.site}, but that could not be written down: {reason}. When the "
+            f"store can be written again: rayslurm track {intended.site}/{job_id}"
         )
 
     def _unsettle(self, token: str, state: str, error: str) -> Submission:

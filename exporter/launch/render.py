@@ -8,6 +8,7 @@ from typing import Any
 
 import jinja2
 
+from exporter.client.hostkeys import known_name
 from exporter.client.transport import RemoteFile
 from exporter.config import Config, Site, VmSettings
 from exporter.data import data_path
@@ -159,11 +160,11 @@ def run_folder_files(spec: Spec, site: Site, vm: VmSettings | None, launch: Laun
     files = {
         SCRIPT: RemoteFile(render_script(spec, site, launch).encode()),
         "ray_job.py": RemoteFile(data_path("jobs", "ray_job.py").read_bytes()),
-        "plan.json": RemoteFile(plan.encode()),
+        "plan.json": RemoteFile(plan.encode(), 0o600),  # ray.env may hold keys
         "ray_auth_token": RemoteFile(launch.ray_auth_token.encode(), 0o600),
     }
     if vm is not None and launch.dashboard_port is not None:
-        name = vm.host if vm.port == 22 else f"[{vm.host}]:{vm.port}"  # noqa: PLR2004 - SSH's port
+        name = known_name(vm.host, vm.port)
         files["known_hosts"] = RemoteFile("".join(f"{name} {line}\n" for line in vm.host_keys).encode())
     return files
 

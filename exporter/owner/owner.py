@@ -29,6 +29,9 @@ _LOOK_SECONDS = 0.5
 _END_SECONDS = 5.0
 """How long a worker may take to end before it is left behind."""
 
+_END_FOR_PERSON_SECONDS = 90.0
+"""The same while it submits or cancels: cut short, it would not be known what came of it."""
+
 
 class Owner:
     """Acts on all sites of the configuration until `stop`.
@@ -65,17 +68,21 @@ class Owner:
         self._dispatcher.start()
 
     def stop(self) -> None:
-        """Ends the workers and gives the lock back."""
+        """Ends the workers and gives the lock back; what is being done for a person is waited for."""
         self._stopping.set()
         self._scheduler.shutdown(wait=False)
         self._dispatcher.join()
         for worker in self._workers.values():
             worker.end()
-        deadline = time.monotonic() + _END_SECONDS
-        for name, worker in self._workers.items():
-            worker.join(max(0.0, deadline - time.monotonic()))
-            if worker.is_alive():
-                _log.warning("site %s: still busy after %g s; left behind", name, _END_SECONDS)
+        started = time.monotonic()
+        while any(worker.is_alive() for worker in self._workers.values()):
+            waited = time.monotonic() - started
+            busy = any(worker.busy_for_person for worker in self._workers.values())
+            if waited > (_END_FOR_PERSON_SECONDS if busy else _END_SECONDS):
+                # Not released: the kernel does that when the process ends, and the worker with it.
+                _log.warning("a site is still busy after %d s; left behind", waited)
+                return
+            time.sleep(_LOOK_SECONDS / 10)
         self._lock.release()
 
     def ready(self) -> bool:
@@ -153,16 +160,15 @@ def acting_alone(config: Config, store: Store, role: str) -> Iterator[None]:
 
 
 def carry_out(config: Config, store: Store, number: int) -> None:
-    """Carries out a waiting request in this process; the lock must be held."""
-    taken = store.write(_take)
-    for request in taken:
-        context = probe_context(config.site(request.site), store)
-        try:
-            answer_request(request, context, config)
-        finally:
-            context.client.close()
-    if all(request.id != number for request in taken):
-        raise KeyError(number)
+    """Carries out one waiting request in this process; the lock must be held."""
+    request = store.write(lambda connection: requests.take(connection, number, now=time.time()))
+    if request is None:
+        return
+    context = probe_context(config.site(request.site), store)
+    try:
+        answer_request(request, context, config)
+    finally:
+        context.client.close()
 
 
 def _take(connection: sqlite3.Connection) -> list[Request]:

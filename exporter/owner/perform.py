@@ -9,8 +9,11 @@ from exporter.config import Config
 from exporter.errors import InputError
 from exporter.launch.launcher import Launcher
 from exporter.launch.spec import Spec
+from exporter.launch.token import split_name
+from exporter.parsers.sacct import parse as parse_sacct
+from exporter.parsers.squeue import parse as parse_squeue
 from exporter.probes import ProbeContext
-from exporter.store import jobs
+from exporter.store import jobs, submissions
 from exporter.store.requests import Request
 from exporter.yamlfile import load_model_text
 
@@ -50,13 +53,37 @@ def _launch(request: Request, context: ProbeContext, config: Config) -> dict[str
 
 
 def _track(site: str, job_id: str, context: ProbeContext) -> dict[str, Any]:
+    """Follows a job that the site knows; one that we submitted and lost sight of becomes ours again."""
     try:
         root_id = jobs.root_of(job_id)
     except ValueError as error:
         raise InputError(str(error)) from None
+    with context.store.snapshot() as connection:
+        known = jobs.is_tracked(connection, site, root_id)
+    name = None if known else _name_at_site(root_id, context)
 
     def track(connection: sqlite3.Connection) -> bool:
+        token = split_name(name)[1] if name else None
+        if token and submissions.in_doubt(connection, token):
+            submissions.submitted(connection, token, root_id, now=context.clock(), state="adopted")
+            return True
         return jobs.track(connection, site, root_id, now=context.clock())
 
-    new = context.store.write(track)
-    return {"site": site, "job_id": root_id, "new": new}
+    return {"site": site, "job_id": root_id, "new": context.store.write(track)}
+
+
+def _name_at_site(root_id: str, context: ProbeContext) -> str:
+    """Returns the name that the site has for a job, from the queue or else from accounting.
+
+    Raises:
+        InputError: neither knows the job.
+    """
+    zone = context.site.timezone
+    queue = parse_squeue(context.client.queue().stdout, timezone=zone)
+    names = [record.job_name for record in queue.records if jobs.root_of(record.job_id) == root_id]
+    if not names:
+        accounting = parse_sacct(context.client.accounting([root_id]).stdout, timezone=zone)
+        names = [record.job_name for record in accounting.records if jobs.root_of(record.job_id) == root_id]
+    if not names:
+        raise InputError(f"{context.site.name} knows no job {root_id}: neither its queue nor its accounting names it")
+    return names[0] or ""

@@ -52,6 +52,8 @@ class SiteWorker(threading.Thread):
         self._probes = {name: make() for name, make in probe_makers().items()}
         self._queued: set[str] = set()
         self._lock = threading.Lock()
+        self.busy_for_person = False
+        """Whether it carries out a request right now."""
 
     @property
     def probes(self) -> tuple[str, ...]:
@@ -119,14 +121,18 @@ class SiteWorker(threading.Thread):
         store.write(note)
 
     def _answer(self, request: Request) -> None:
-        answer_request(request, self._context, self._config)
+        self.busy_for_person = True
+        try:
+            done = answer_request(request, self._context, self._config)
+        finally:
+            self.busy_for_person = False
         for name, probe in self._probes.items():
-            probe.hurry()
-            self.enqueue_probe(name)
+            if done and probe.hurry(self._context):
+                self.enqueue_probe(name)
 
 
-def answer_request(request: Request, context: ProbeContext, config: Config) -> None:
-    """Carries out a request and writes down what came of it, whatever that is."""
+def answer_request(request: Request, context: ProbeContext, config: Config) -> bool:
+    """Carries out a request and writes down what came of it, whatever that is; True where it was done."""
     state = "failed"
     outcome: dict[str, object] = {"error": "rayslurm failed in a way it should not; its log says how", "exit_code": 1}
     try:
@@ -138,3 +144,4 @@ def answer_request(request: Request, context: ProbeContext, config: Config) -> N
         context.store.write(
             lambda connection: requests.finish(connection, request.id, state, outcome, now=context.clock())
         )
+    return state == "done"

@@ -52,5 +52,5 @@ class Probe(Protocol):
     def delay_after_failure(self) -> float:
         """Returns the seconds until it should run again after `run` raised."""
 
-    def hurry(self) -> None:
-        """Is told that a person did something here, so that things are about to change."""
+    def hurry(self, context: ProbeContext) -> bool:
+        """Is told that a person did something here, so that things are about to change; True to be run at once."""

@@ -17,7 +17,7 @@ from exporter.parsers.squeue import parse as parse_squeue
 from exporter.probes.base import ProbeContext
 from exporter.records import FINAL_STATES, AccountingRecord, Parsed, QueueRecord
 from exporter.store import counters, jobs
-from exporter.store.jobs import Tracked
+from exporter.store.jobs import InQueue, Tracked
 from exporter.store.probe_runs import keep_raw
 
 QUICK_SECONDS = 120.0
@@ -25,6 +25,9 @@ QUICK_SECONDS = 120.0
 
 SLOW_SECONDS = 600.0
 """The same when nothing has changed for a while."""
+
+SQUEUE_UNHURRIED = 24
+"""From this many looks an hour on, there is one every `SLOW_SECONDS` only: 30 in all at most."""
 
 SACCT_PER_HOUR = 12
 """CSC and Slurm's manual both ask to spare accounting."""
@@ -50,37 +53,45 @@ class JobsProbe:
         answer = context.client.queue()
         queue = parse_squeue(answer.stdout, timezone=context.site.timezone)
 
-        def take_in(connection: sqlite3.Connection) -> tuple[set[str], list[Tracked]]:
+        def take_in(connection: sqlite3.Connection) -> tuple[InQueue, list[Tracked]]:
             now = context.clock()
             _keep(connection, site, "squeue", answer.stdout, queue, now=now)
-            present = jobs.apply_queue(connection, site, queue.records, now=now)
-            return present, jobs.open_tracked(connection, site)
+            in_queue = jobs.apply_queue(connection, site, queue.records, now=now)
+            return in_queue, jobs.open_tracked(connection, site)
 
-        present, followed = context.store.write(take_in)
-        gone = [tracked for tracked in followed if tracked.root_id not in present]
-        asked = self._ask_accounting(context, gone)
+        in_queue, followed = context.store.write(take_in)
+        gone = [tracked for tracked in followed if tracked.root_id not in in_queue.whole]
+        asked = self._ask_accounting(context, gone, in_queue.job_ids)
         picture = {record.job_id: record.state for record in queue.records}
-        changed = picture != self._picture or bool(asked)
-        self._picture = picture
-        waiting_for_last_word = len(gone) > len(asked)
-        if changed or waiting_for_last_word:
+        if picture != self._picture or any(tracked.sacct_tries == 0 for tracked in asked):
             self._delay = QUICK_SECONDS
         else:
             self._delay = min(self._delay * 1.5, SLOW_SECONDS)
+        self._picture = picture
+        if context.ledger.sent("squeue") > SQUEUE_UNHURRIED:
+            self._delay = SLOW_SECONDS
         return self._delay
 
     def delay_after_failure(self) -> float:
         """See `Probe.delay_after_failure`."""
         return self._delay
 
-    def hurry(self) -> None:
-        """Makes the next looks quick: something was launched or cancelled."""
+    def hurry(self, context: ProbeContext) -> bool:
+        """See `Probe.hurry`."""
+        if context.ledger.sent("squeue") >= SQUEUE_UNHURRIED:
+            return False
         self._delay = QUICK_SECONDS
+        return True
 
-    def _ask_accounting(self, context: ProbeContext, gone: Sequence[Tracked]) -> list[Tracked]:
+    def _ask_accounting(
+        self, context: ProbeContext, gone: Sequence[Tracked], in_queue: frozenset[str]
+    ) -> list[Tracked]:
         """Asks for the last word on jobs that left the queue; returns those that were asked for."""
         site = context.site.name
-        due = [tracked for tracked in gone if tracked.sacct_after <= context.clock()]
+        now = context.clock()
+        longest = context.site.scaled(SACCT_RETRY_SECONDS[-1])
+        # What lies further ahead than the longest wait was written while the clock was wrong.
+        due = [tracked for tracked in gone if not now < tracked.sacct_after <= now + longest]
         if not due or context.ledger.sent("sacct") >= SACCT_PER_HOUR:
             return []
         ids = [tracked.root_id for tracked in due]
@@ -93,19 +104,17 @@ class JobsProbe:
             now = context.clock()
             _keep(connection, site, "sacct", answer.stdout, parsed, now=now)
             for tracked in due:
-                records = [record for record in parsed.records if jobs.root_of(record.job_id) == tracked.root_id]
-                if records:
-                    told = [
-                        (record, from_accounting(record), _is_last_word(record, now, context)) for record in records
-                    ]
-                    jobs.apply_accounting(connection, site, tracked.root_id, told, now=now)
-                else:
-                    jobs.mark_vanished(connection, site, tracked.root_id, now=now)
+                told = [
+                    (record, from_accounting(record), _is_last_word(record, now, context))
+                    for record in parsed.records
+                    if jobs.root_of(record.job_id) == tracked.root_id
+                ]
+                jobs.apply_accounting(connection, site, tracked.root_id, told, in_queue, now=now)
                 wait = SACCT_RETRY_SECONDS[min(tracked.sacct_tries, len(SACCT_RETRY_SECONDS) - 1)]
                 jobs.postpone_accounting(connection, site, tracked.root_id, until=now + context.site.scaled(wait))
 
         context.store.write(take_in)
-        return list(due)
+        return due
 
 
 def make() -> JobsProbe:
@@ -117,7 +126,8 @@ def _is_last_word(record: AccountingRecord, now: float, context: ProbeContext) -
     """Tells whether accounting has all it will have of a job: it lags, and tells of the job before its steps."""
     if record.state not in FINAL_STATES or record.end_time is None:
         return False
-    if all(step.state in FINAL_STATES for step in record.steps):
+    ran = bool(record.elapsed_seconds)
+    if all(step.state in FINAL_STATES for step in record.steps) and (record.steps or not ran):
         return True
     return now - record.end_time > context.site.scaled(STEP_LAG_SECONDS)
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -34,9 +33,6 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._local = threading.local()
-        self._readers: list[sqlite3.Connection] = []
-        self._readers_lock = threading.Lock()
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             # Created before SQLite does, so that it is never readable by others, not even for a moment.
@@ -59,14 +55,10 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Closes every connection. Readers must have ended."""
+        """Ends the writer."""
         if not self._writer._shutdown:  # noqa: SLF001 - the pool has no public way to ask
             self._writer.submit(self._connection.close).result()
             self._writer.shutdown()
-        with self._readers_lock:
-            for connection in self._readers:
-                connection.close()
-            self._readers.clear()
 
     def write(self, change: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
         """Runs a change in a transaction of its own on the writer thread.
@@ -85,33 +77,21 @@ class Store:
     @contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:
         """Gives a read-only connection that sees one state of the store throughout."""
-        connection = self._reader()
         try:
-            connection.execute("BEGIN")
-            # The snapshot is taken at the first read, so take it now.
-            connection.execute("SELECT 1 FROM counters LIMIT 1").fetchone()
-            yield connection
+            with closing(self._connect()) as connection:
+                connection.execute("PRAGMA query_only = ON")
+                connection.execute("BEGIN")
+                # The snapshot is taken at the first read, so take it now.
+                connection.execute("SELECT 1 FROM counters LIMIT 1").fetchone()
+                yield connection
         except sqlite3.Error as error:
             raise StoreError(f"{self.path}: {error}") from error
-        finally:
-            with suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
 
     def size_bytes(self) -> int:
         """Returns the bytes that the store takes on disk, its log included."""
         return sum(
             path.stat().st_size for path in (self.path, self.path.with_name(self.path.name + "-wal")) if path.exists()
         )
-
-    def _reader(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._connect()
-            connection.execute("PRAGMA query_only = ON")
-            self._local.connection = connection
-            with self._readers_lock:
-                self._readers.append(connection)
-        return connection
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(

@@ -74,10 +74,10 @@ def root_of(job_id: str) -> str:
     Raises:
         ValueError: the id starts with no number.
     """
-    match = re.match(r"\d+", job_id)
+    match = re.fullmatch(r"(\d+)(?:[_+.].*)?", job_id)
     if match is None:
         raise ValueError(f"{job_id!r} is no job id; one looks like 4285795 or 4285795_3")
-    return match[0]
+    return match[1]
 
 
 def is_collective(job_id: str) -> bool:
@@ -98,6 +98,11 @@ def track(
         (site, root_id, campaign, token, now),
     )
     return cursor.rowcount == 1
+
+
+def is_tracked(connection: sqlite3.Connection, site: str, root_id: str) -> bool:
+    """Tells whether an id is followed, or was."""
+    return _tracked(connection, site, root_id) is not None
 
 
 def expect(
@@ -121,13 +126,14 @@ def expect(
 
 def open_tracked(connection: sqlite3.Connection, site: str) -> list[Tracked]:
     """Returns the ids of a site that lack a final record, oldest first."""
-    rows = connection.execute("SELECT * FROM tracked WHERE site = ? AND done = 0 ORDER BY since", (site,))
+    rows = connection.execute("SELECT * FROM tracked WHERE site = ? AND done = 0 ORDER BY since, root_id", (site,))
     return [Tracked(**{**dict(row), "done": bool(row["done"])}) for row in rows]
 
 
 def jobs_of(connection: sqlite3.Connection, site: str, root_id: str) -> list[JobRow]:
     """Returns what is known of the parts of an id."""
-    rows = connection.execute("SELECT * FROM jobs WHERE site = ? AND root_id = ? ORDER BY job_id", (site, root_id))
+    # The + keeps SQLite from walking through all of the site's jobs for the sake of their order.
+    rows = connection.execute("SELECT * FROM jobs WHERE site = ? AND root_id = ? ORDER BY +job_id", (site, root_id))
     return [_job(row) for row in rows]
 
 
@@ -164,31 +170,40 @@ def reports(connection: sqlite3.Connection, site: str, job_id: str) -> list[Effi
     return [EfficiencyReport(*row) for row in rows]
 
 
-def apply_queue(connection: sqlite3.Connection, site: str, records: Iterable[QueueRecord], *, now: float) -> set[str]:
-    """Takes in an answer of `squeue`, which must be the whole queue of the user.
+@dataclass(frozen=True, slots=True)
+class InQueue:
+    """What of the followed jobs is in the queue.
 
-    Returns:
-        The followed ids that are in the queue.
+    Attributes:
+        job_ids: the ids, as the queue prints them.
+        whole: the followed ids of which every unfinished part is in the queue.
     """
-    followed = {row["root_id"]: row for row in connection.execute("SELECT * FROM tracked WHERE site = ?", (site,))}
+
+    job_ids: frozenset[str]
+    whole: frozenset[str]
+
+
+def apply_queue(connection: sqlite3.Connection, site: str, records: Iterable[QueueRecord], *, now: float) -> InQueue:
+    """Takes in an answer of `squeue`, which must be the whole queue of the user."""
     present: set[str] = set()
-    kept: set[str] = set()
+    named: set[str] = set()
     for record in records:
         root = root_of(record.job_id)
-        if root not in followed:
+        followed = _tracked(connection, site, root)
+        if followed is None:
             continue
         present.add(root)
-        kept.add(record.job_id)
+        named.add(record.job_id)
         waiting = base_state(record.state) == "pending"
-        open_finished_counters(connection, site, record.project, record.partition, followed[root]["campaign"])
+        open_finished_counters(connection, site, record.project, record.partition, followed.campaign)
         _upsert(
             connection,
             site,
             record.job_id,
             {
                 "root_id": root,
-                "job_name": _readable(connection, followed[root]["token"], record.job_name),
-                "campaign": followed[root]["campaign"],
+                "job_name": _readable(connection, followed.token, record.job_name),
+                "campaign": followed.campaign,
                 "state": base_state(record.state),
                 "user": record.user,
                 "project": record.project,
@@ -214,14 +229,18 @@ def apply_queue(connection: sqlite3.Connection, site: str, records: Iterable[Que
             },
             now=now,
         )
-    for root in followed:
-        _drop_collective(connection, site, root, kept)
+    _drop_collective(connection, site, keep=named)
+    # Of an array some tasks may have ended while others are in the queue.
+    whole = {
+        root for root in present if all(part.final or part.job_id in named for part in jobs_of(connection, site, root))
+    }
     for root in present:
+        connection.execute("UPDATE tracked SET done = 0 WHERE site = ? AND root_id = ?", (site, root))
+    for root in whole:
         connection.execute(
-            "UPDATE tracked SET done = 0, sacct_tries = 0, sacct_after = 0 WHERE site = ? AND root_id = ?",
-            (site, root),
+            "UPDATE tracked SET sacct_tries = 0, sacct_after = 0 WHERE site = ? AND root_id = ?", (site, root)
         )
-    return present
+    return InQueue(frozenset(named), frozenset(whole))
 
 
 def apply_accounting(
@@ -229,30 +248,38 @@ def apply_accounting(
     site: str,
     root_id: str,
     records: Iterable[tuple[AccountingRecord, EfficiencyReport, bool]],
+    in_queue: frozenset[str],
     *,
     now: float,
 ) -> None:
-    """Takes in what `sacct` says about one followed id that is not in the queue.
+    """Takes in what `sacct` says about one followed id; what neither it nor the queue names becomes unknown.
 
     Args:
         connection: of a write transaction.
         site: the site's name.
         root_id: the id.
         records: each part of it, its report, and whether that is accounting's last word on it.
+        in_queue: ids that the queue names: on those it knows better.
         now: epoch seconds.
     """
-    followed = connection.execute("SELECT * FROM tracked WHERE site = ? AND root_id = ?", (site, root_id)).fetchone()
-    kept = set()
+    followed = _tracked(connection, site, root_id)
+    if followed is None:
+        return
+    waits = any(root_of(job_id) == root_id for job_id in in_queue)
+    named = set(in_queue)
     for record, report, final in records:
-        kept.add(record.job_id)
+        if record.job_id in in_queue or (waits and is_collective(record.job_id) and not final):
+            continue
+        named.add(record.job_id)
+        open_finished_counters(connection, site, record.project, record.partition, followed.campaign)
         _upsert(
             connection,
             site,
             record.job_id,
             {
                 "root_id": root_id,
-                "job_name": _readable(connection, followed["token"], record.job_name),
-                "campaign": followed["campaign"],
+                "job_name": _readable(connection, followed.token, record.job_name),
+                "campaign": followed.campaign,
                 "state": base_state(record.state),
                 "user": record.user,
                 "project": record.project,
@@ -279,9 +306,10 @@ def apply_accounting(
         if final:
             _count_once(connection, site, record.job_id)
             _keep_report(connection, site, record.job_id, report, now=now)
-    _drop_collective(connection, site, root_id, kept)
-    parts = jobs_of(connection, site, root_id)
-    if parts and all(part.final for part in parts):
+    if not waits:
+        _drop_collective(connection, site, keep=named, root_id=root_id)
+    _mark_vanished(connection, site, root_id, named, now=now)
+    if all(part.final for part in jobs_of(connection, site, root_id)):
         connection.execute("UPDATE tracked SET done = 1 WHERE site = ? AND root_id = ?", (site, root_id))
 
 
@@ -303,8 +331,8 @@ def restarted(connection: sqlite3.Connection, site: str, root_ids: Sequence[str]
     return row is not None
 
 
-def mark_vanished(connection: sqlite3.Connection, site: str, root_id: str, *, now: float) -> None:
-    """Notes that neither queue nor accounting names an id: its parts are unknown, not completed."""
+def _mark_vanished(connection: sqlite3.Connection, site: str, root_id: str, named: set[str], *, now: float) -> None:
+    """Notes that parts of an id are named by neither queue nor accounting: they are unknown, not completed."""
     connection.execute(
         "INSERT INTO jobs (site, job_id, root_id, job_name, campaign, state, state_since, seen)"
         " SELECT t.site, t.root_id, t.root_id, s.name, t.campaign, ?, ?, t.since FROM tracked t"
@@ -312,11 +340,17 @@ def mark_vanished(connection: sqlite3.Connection, site: str, root_id: str, *, no
         " AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.site = t.site AND j.root_id = t.root_id)",
         (UNKNOWN, now, site, root_id),
     )
-    connection.execute(
-        "UPDATE jobs SET state = ?, state_since = ?, pending_reason = NULL"
-        " WHERE site = ? AND root_id = ? AND final = 0 AND state != ?",
-        (UNKNOWN, now, site, root_id, UNKNOWN),
-    )
+    for part in jobs_of(connection, site, root_id):
+        if not part.final and part.job_id not in named and part.state != UNKNOWN:
+            connection.execute(
+                "UPDATE jobs SET state = ?, state_since = ?, pending_reason = NULL WHERE site = ? AND job_id = ?",
+                (UNKNOWN, now, site, part.job_id),
+            )
+
+
+def _tracked(connection: sqlite3.Connection, site: str, root_id: str) -> Tracked | None:
+    row = connection.execute("SELECT * FROM tracked WHERE site = ? AND root_id = ?", (site, root_id)).fetchone()
+    return None if row is None else Tracked(**{**dict(row), "done": bool(row["done"])})
 
 
 def _readable(connection: sqlite3.Connection, token: str | None, job_name: str | None) -> str | None:
@@ -355,11 +389,15 @@ def _upsert(
     )
 
 
-def _drop_collective(connection: sqlite3.Connection, site: str, root_id: str, kept: set[str]) -> None:
-    """Removes rows such as `123_[5-9]` that the latest answer doesn't name any more."""
-    for part in jobs_of(connection, site, root_id):
-        if is_collective(part.job_id) and part.job_id not in kept:
-            connection.execute("DELETE FROM jobs WHERE site = ? AND job_id = ?", (site, part.job_id))
+def _drop_collective(connection: sqlite3.Connection, site: str, *, keep: set[str], root_id: str | None = None) -> None:
+    """Removes unfinished rows such as `123_[5-9]` that the latest answer doesn't name any more."""
+    rows = connection.execute(
+        "SELECT job_id FROM jobs WHERE site = ? AND final = 0 AND (? IS NULL OR root_id = ?) AND instr(job_id, '[')",
+        (site, root_id, root_id),
+    ).fetchall()
+    for row in rows:
+        if row["job_id"] not in keep:
+            connection.execute("DELETE FROM jobs WHERE site = ? AND job_id = ?", (site, row["job_id"]))
 
 
 def open_finished_counters(

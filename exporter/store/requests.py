@@ -49,8 +49,31 @@ def get(connection: sqlite3.Connection, number: int) -> Request:
     return _request(row)
 
 
+PATIENCE_SECONDS = 300.0
+"""How long a person waits for an answer. What is older is carried out by nobody: they may have asked again."""
+
+KEEP_SECONDS = 7 * 86400.0
+"""How long an answered request is kept."""
+
+
+def take(connection: sqlite3.Connection, number: int, *, now: float) -> Request | None:
+    """Takes one request; None where it doesn't wait any more."""
+    cursor = connection.execute(
+        "UPDATE requests SET state = 'taken', updated = ? WHERE id = ? AND state = 'waiting'", (now, number)
+    )
+    return get(connection, number) if cursor.rowcount else None
+
+
 def take_waiting(connection: sqlite3.Connection, *, now: float) -> list[Request]:
-    """Takes every waiting request, oldest first: nobody else will see it as waiting."""
+    """Takes every waiting request, oldest first: nobody else will see it as waiting.
+
+    Those whose person has gone are failed instead.
+    """
+    stale = json.dumps({"error": "nobody took it in time", "exit_code": 1})
+    connection.execute(
+        "UPDATE requests SET state = 'failed', outcome = ?, updated = ? WHERE state = 'waiting' AND created < ?",
+        (stale, now, now - PATIENCE_SECONDS),
+    )
     rows = connection.execute("SELECT * FROM requests WHERE state = 'waiting' ORDER BY id").fetchall()
     connection.execute("UPDATE requests SET state = 'taken', updated = ? WHERE state = 'waiting'", (now,))
     return [_request(row) for row in rows]
@@ -88,6 +111,7 @@ def close_interrupted(connection: sqlite3.Connection, *, now: float) -> None:
         "UPDATE requests SET state = 'failed', outcome = ?, updated = ? WHERE state = 'taken'",
         (json.dumps(outcome), now),
     )
+    connection.execute("DELETE FROM requests WHERE state IN ('done', 'failed') AND updated < ?", (now - KEEP_SECONDS,))
 
 
 def _request(row: sqlite3.Row) -> Request:

@@ -11,9 +11,6 @@ from typing import Any
 from exporter.errors import RefusedError
 from exporter.store import counters, jobs
 
-IN_DOUBT = ("submitting", "unknown")
-"""States of a submission of which it isn't known whether a job came of it."""
-
 
 @dataclass(frozen=True, slots=True)
 class Submission:
@@ -98,12 +95,20 @@ def unsettle(connection: sqlite3.Connection, token: str, state: str, error: str,
     return get(connection, token)
 
 
-def submitted(connection: sqlite3.Connection, token: str, job_id: str, *, now: float) -> Submission:
+def in_doubt(connection: sqlite3.Connection, token: str) -> bool:
+    """Tells whether there is a submission with that token of which no job is known."""
+    row = connection.execute("SELECT state FROM submissions WHERE token = ? AND job_id IS NULL", (token,)).fetchone()
+    return row is not None
+
+
+def submitted(
+    connection: sqlite3.Connection, token: str, job_id: str, *, now: float, state: str = "submitted"
+) -> Submission:
     """Notes the job that came of a submission, counts it, and follows it from now on: all or nothing."""
     submission = get(connection, token)
     connection.execute(
-        "UPDATE submissions SET state = 'submitted', job_id = ?, error = NULL, updated = ? WHERE token = ?",
-        (job_id, now, token),
+        "UPDATE submissions SET state = ?, job_id = ?, error = NULL, updated = ? WHERE token = ?",
+        (state, job_id, now, token),
     )
     counters.add(connection, "jobs_submitted_total", site=submission.site, campaign=submission.campaign)
     project, partition = submission.spec.get("project"), submission.spec.get("partition")

@@ -115,7 +115,7 @@ def test_a_launch_that_cannot_reach_the_site_says_why(config_path: Path, store: 
 
 def test_status_shows_what_was_last_seen(config_path: Path, store: Store) -> None:
     store.write(lambda connection: jobs.track(connection, "puhti2", "77", now=1.0))
-    store.write(lambda connection: jobs.mark_vanished(connection, "puhti2", "77", now=2.0))
+    store.write(lambda connection: jobs.apply_accounting(connection, "puhti2", "77", [], frozenset(), now=2.0))
     done = run("status", config=config_path)
     assert done.returncode == 0
     assert done.stdout.splitlines()[0].split()[:3] == ["JOB", "NAME", "STATE"]
@@ -123,19 +123,23 @@ def test_status_shows_what_was_last_seen(config_path: Path, store: Store) -> Non
     assert json.loads(run("status", "--json", config=config_path).stdout)["jobs"][0]["state"] == "unknown"
 
 
-def test_track_needs_no_answer_of_the_site(config_path: Path, store: Store) -> None:
-    done = run("track", "puhti2/4711_3", config=config_path)
-    assert (done.returncode, done.stdout) == (0, "puhti2/4711 is followed\n")
-    assert "no `rayslurm serve` is running" in done.stderr
-    assert run("track", "4711", config=config_path).stdout == "puhti2/4711 is followed already\n"
+@pytest.mark.parametrize(
+    ("job", "status", "said"),
+    [
+        ("puhti2/4711_3", 1, "login.example.org"),
+        ("lumi/4711", 2, "site lumi is not in the configuration; it has: puhti2"),
+        ("puhti2/abc", 3, "is no job id"),
+        ("puhti2/123abc", 3, "is no job id"),
+    ],
+)
+def test_nothing_is_followed_that_the_site_does_not_know(
+    config_path: Path, store: Store, job: str, status: int, said: str
+) -> None:
+    done = run("track", job, config=config_path)
+    assert done.returncode == status
+    assert said in done.stderr
     with store.snapshot() as connection:
-        assert [tracked.root_id for tracked in jobs.open_tracked(connection, "puhti2")] == ["4711"]
-    done = run("track", "lumi/4711", config=config_path)
-    assert done.returncode == 2
-    assert "site lumi is not in the configuration; it has: puhti2" in done.stderr
-    done = run("track", "puhti2/abc", config=config_path)
-    assert done.returncode == 3
-    assert "is no job id" in done.stderr
+        assert jobs.open_tracked(connection, "puhti2") == []
 
 
 def test_a_cancel_asks_first(config_path: Path, store: Store) -> None:

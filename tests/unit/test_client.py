@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from exporter.client.backoff import AUTH_FIRST_SECONDS, FIRST_SECONDS, LONGEST_SECONDS, Backoff
-from exporter.client.commands import SACCT_FIELDS, accounting_command, known_fields, queue_command
+from exporter.client.commands import SACCT_FIELDS, Shell, accounting_command, known_fields, queue_command
 from exporter.client.replay import Exchange, RecordingTransport, ReplayTransport
+from exporter.client.transport import Answer
 from exporter.errors import AuthError, BudgetExhaustedError, CommandError, ConnectError, DeadlineError
 from exporter.store import counters
 from exporter.store.db import Store
@@ -144,11 +147,67 @@ def test_accounting_is_asked_only_for_fields_that_this_slurm_knows() -> None:
     assert old == ("JobID", "Account", "State", "AllocCPUS", "Reserved", "ResvCPURAW", "JobName")
 
 
-def test_what_is_sent_is_quoted_and_batched() -> None:
-    command = accounting_command(["1", "2_[3]"], ["JobID", "JobName"], duplicates=True)
-    assert command.endswith("--duplicates -j '1,2_[3]' -o JobID,JobName")
-    assert "LC_ALL=C SLURM_TIME_FORMAT=%s sacct -P" in command
-    assert "--name='a,b; rm -rf /'" in queue_command(["a", "b; rm -rf /"])
+def run_with_fake(tmp_path: Path, program: str, command: str) -> list[str]:
+    """Runs a command with a program that prints its arguments and what it finds in its environment."""
+    fake = tmp_path / program
+    fake.write_text('#!/bin/sh\nfor word in "$@"; do echo "$word"; done\nenv | grep -E "^(S[A-Z]+_|LC_ALL)" | sort\n')
+    fake.chmod(0o755)
+    environment = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}", "SBATCH_ACCOUNT": "other", "SBATCH_JOB_NAME": "x",
+        "SQUEUE_STATES": "PD", "SACCT_FORMAT": "user",
+    }  # fmt: skip
+    return subprocess.run(
+        ["/bin/bash", "-c", command], env=environment, capture_output=True, text=True, check=True
+    ).stdout.split("\n")[:-1]
+
+
+def test_what_is_sent_is_quoted_batched_and_free_of_the_users_settings(tmp_path: Path) -> None:
+    clean = ["LC_ALL=C", "SLURM_TIME_FORMAT=%s"]
+    sacct = run_with_fake(tmp_path, "sacct", accounting_command(["1", "2_[3]"], ["JobID", "JobName"], duplicates=True))
+    assert sacct == ["-P", "--delimiter=\x1f", "--duplicates", "-j", "1,2_[3]", "-o", "JobID,JobName", *clean]
+    squeue = run_with_fake(tmp_path, "squeue", queue_command(["a", "b; rm -rf / 'x"]))
+    assert squeue[:2] == ["--me", "--name=a,b; rm -rf / 'x"]
+    assert squeue[-2:] == clean
+
+    class Local(Shell):
+        def run(self, command: str, deadline: float) -> Answer:
+            return Answer(command, "\n".join(run_with_fake(tmp_path, "sbatch", command)), "", 0, deadline)
+
+    (tmp_path / "it's here").mkdir()
+    assert Local().submit(str(tmp_path / "it's here"), "job.sbatch", 1).stdout.split() == ["--parsable", "job.sbatch"]
+
+
+def test_a_session_that_died_meanwhile_is_made_anew_and_nothing_is_sent_twice(
+    store: Store, make_site: MakeSite
+) -> None:
+    context, transport = make_site([Exchange("submit", raises="ConnectError"), Exchange("submit", "7\n")])
+    assert context.client.submit("/x", "job").stdout == "7\n"
+    assert [verb for verb, _ in transport.asked] == ["submit", "submit"]
+    assert totals(store, "remote_commands_total") == {"sbatch/ok": 1}
+
+
+def test_an_upgrade_of_slurm_is_noticed(make_site: MakeSite) -> None:
+    context, transport = make_site(
+        [
+            Exchange("accounting_fields", "JobID Reserved\n"),
+            Exchange("accounting", "", "sacct: error: Invalid field requested: Reserved\n", 1),
+            Exchange("accounting_fields", "JobID Planned\n"),
+            Exchange("accounting", "JobID\n"),
+        ]
+    )
+    with pytest.raises(CommandError, match="Invalid field"):
+        context.client.accounting(["1"])
+    assert context.client.accounting(["1"]).stdout == "JobID\n"
+    assert [verb for verb, _ in transport.asked].count("accounting_fields") == 2
+
+
+def test_a_clock_that_was_far_ahead_does_not_block_for_ever(make_site: MakeSite, clock: Clock) -> None:
+    context, _ = make_site([QUEUE])
+    clock.now += 30 * 86400
+    for _ in range(100):
+        context.client.queue()
+    clock.now -= 30 * 86400
+    context.client.queue()
 
 
 def test_errors_of_slurm_are_told_in_its_words(make_site: MakeSite) -> None:

@@ -64,6 +64,12 @@ def test_a_small_file_is_enough(tmp_path: Path) -> None:
         (("user: maija", "user: [maija"), "not YAML"),
         ((GOOD, "- a\n- b\n"), "FILE:1: the top level must be keys with values"),
         ((GOOD, ""), "FILE:1: sites: is missing"),
+        ((GOOD, "? [a]\n: b\n"), "not YAML that can be used"),
+        (("user: maija", "user: 2024-02-30"), "not YAML that can be used"),
+        (("sites:", "listen: &a [*a]\nsites:"), "FILE"),
+        (("ssh:", "work_dir: /scratch/{account}\n    ssh:"), "work_dir: /scratch/{account}: '{' cannot stand here"),
+        (("ssh:", "work_dir: my folder\n    ssh:"), "' ' cannot stand here"),
+        (("user: maija", "user: maija\n      command_deadline: .inf"), "write a length of time"),
     ],
 )
 def test_each_fault_says_where_and_what_to_write(tmp_path: Path, change: tuple[str, str], fault: str) -> None:

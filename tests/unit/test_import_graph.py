@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "client": {"config", "errors"},
     "launch": {"client", "config", "data", "errors", "store", "yamlfile"},
     "probes": {"client", "config", "efficiency", "errors", "parsers", "records", "states", "store"},
-    "owner": {"client", "config", "errors", "launch", "probes", "store", "yamlfile"},
+    "owner": {"client", "config", "errors", "launch", "parsers", "probes", "store", "yamlfile"},
     "metrics": {"config", "errors", "states", "store"},
     "web": {"metrics"},
     "cli": {"config", "errors", "launch", "metrics", "owner", "parsers", "store", "web"},

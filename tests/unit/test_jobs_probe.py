@@ -150,6 +150,84 @@ def test_a_job_that_nobody_names_is_unknown_and_not_completed(store: Store, make
     assert finished_totals(store) == {}
 
 
+def test_a_task_that_ends_while_others_run_is_not_forgotten(store: Store, make_site: MakeSite, clock: Clock) -> None:
+    follow(store, "80")
+    running = [{"JOBID": f"80_{task}", "STATE": "RUNNING", "START_TIME": "1794999910"} for task in (1, 2)]
+    waiting = {"JOBID": "80_[3-9%2]"}
+    later = [{**row, "State": "RUNNING", "End": "Unknown"} for row in finished("80_2")]
+    rest = {"JobID": "80_[3-9]", "State": "PENDING", "Start": "Unknown", "End": "Unknown"}
+    context, transport = make_site(
+        [
+            Exchange("queue", squeue(*running, waiting)),
+            Exchange("queue", squeue(running[1], waiting), repeat=True),
+            FIELDS,
+            Exchange("accounting", sacct(*finished("80_1", "FAILED", ExitCode="1:0"), *later, rest)),
+        ]
+    )
+    probe = JobsProbe()
+    for _ in range(4):
+        probe.run(context)
+        clock.now += 600
+    with store.snapshot() as connection:
+        shown = {job.job_id: (job.state, job.final) for job in jobs.jobs_of(connection, SITE, "80")}
+    assert shown == {"80_1": ("failed", True), "80_2": ("running", False), "80_[3-9%2]": ("pending", False)}
+    assert finished_totals(store) == {"failed": 1}
+    assert [verb for verb, _ in transport.asked].count("accounting") == 1, "asked once, for the task that ended"
+
+
+def test_an_array_cancelled_while_it_waits_stays_shown_and_is_counted_once(
+    store: Store, make_site: MakeSite, clock: Clock
+) -> None:
+    follow(store, "80", "81")
+    cancelled = {"JobID": "80_[3-9]", "State": "CANCELLED by 20001", "Start": "None", "End": "1795000010"}
+    lagging = [{**row, "State": "RUNNING", "End": "Unknown"} for row in finished("81")]
+    context, _ = make_site(
+        [
+            Exchange("queue", squeue(), repeat=True),
+            FIELDS,
+            Exchange("accounting", sacct({**cancelled, "ElapsedRaw": "0"}, *lagging), repeat=True),
+        ]
+    )
+    probe = JobsProbe()
+    for _ in range(4):
+        probe.run(context)
+        clock.now += 600
+    assert known(store, "80_[3-9]").final
+    assert finished_totals(store) == {"cancelled": 1}
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pytest.param(finished("77")[:1], id="no step has come in"),
+        pytest.param(
+            [finished("77")[0], {**finished("77")[1], "State": "RUNNING", "End": "Unknown"}],
+            id="a step is still told as running",
+        ),
+        pytest.param(
+            [
+                {**row, "State": state, "TotalCPU": "00:00:00"}
+                for row, state in zip(finished("77"), ("NODE_FAIL", "CANCELLED"), strict=True)
+            ],
+            id="the node failed",
+        ),
+        pytest.param([{**row, "TotalCPU": "00:00:00"} for row in finished("77")], id="nobody reported"),
+    ],
+)
+def test_what_a_job_used_is_absent_where_it_did_not_come_in(
+    store: Store, make_site: MakeSite, clock: Clock, rows: list[dict[str, str]]
+) -> None:
+    follow(store, "77")
+    clock.now += 3600
+    context, _ = make_site([EMPTY, FIELDS, Exchange("accounting", sacct(*rows))])
+    JobsProbe().run(context)
+    with store.snapshot() as connection:
+        (report,) = jobs.reports(connection, SITE, "77")
+    assert (report.cpu_used_seconds, report.cpu_efficiency_ratio, report.memory_efficiency_ratio) == (None, None, None)
+    assert report.cpu_allocated_seconds == 400
+    assert report.walltime_efficiency_ratio == pytest.approx(100 / 1200)
+
+
 def test_an_array_is_one_row_a_task_and_the_waiting_rest(store: Store, make_site: MakeSite) -> None:
     follow(store, "80")
     first = squeue({"JOBID": "80_[1-3]"})
@@ -234,8 +312,23 @@ def test_the_queue_is_looked_at_less_often_while_nothing_changes(store: Store, m
     assert delays[-1] == SLOW_SECONDS
     assert probe.run(context) == QUICK_SECONDS, "a start makes it look again soon"
     probe.run(context)
-    probe.hurry()
+    assert probe.hurry(context)
     assert probe.delay_after_failure() == QUICK_SECONDS
+
+
+def test_the_queue_is_looked_at_at_most_thirty_times_an_hour(store: Store, make_site: MakeSite, clock: Clock) -> None:
+    follow(store, "77")
+    states = ("RUNNING", "PENDING")
+    context, transport = make_site(
+        [Exchange("queue", squeue({"JOBID": "77", "STATE": states[number % 2]})) for number in range(60)]
+    )
+    probe = JobsProbe()
+    end = clock.now + 3600
+    while clock.now < end:
+        delay = probe.run(context)
+        # Somebody does something again and again, and each time the queue is to be looked at.
+        clock.now += 10 if probe.hurry(context) else delay
+    assert len(transport.asked) <= 30
 
 
 def test_accounting_is_asked_at_most_twelve_times_an_hour(store: Store, make_site: MakeSite, clock: Clock) -> None:

@@ -11,14 +11,24 @@ from exporter.client.client import SiteClient
 from exporter.client.replay import Exchange, ReplayTransport
 from exporter.client.transport import Answer, RemoteFile
 from exporter.config import Config
-from exporter.errors import BudgetExhaustedError, CommandError, ConfigError, ConnectError
+from exporter.errors import (
+    BudgetExhaustedError,
+    CommandError,
+    ConfigError,
+    ConnectError,
+    InputError,
+    StoreError,
+)
 from exporter.launch.launcher import Launcher, secret_path
 from exporter.launch.render import Launch, render_plan, render_script, slurm_time
 from exporter.launch.spec import Spec, load_spec
 from exporter.launch.token import new_token, slurm_name, split_name
+from exporter.owner.perform import perform
 from exporter.store import jobs, submissions
 from exporter.store.db import Store
+from exporter.store.requests import Request
 from exporter.store.submissions import Submission
+from tests.slurm_texts import HELPFORMAT, sacct, squeue
 from tests.unit.conftest import Clock, MakeSite
 
 SPEC = """\
@@ -130,6 +140,50 @@ def test_a_refusal_is_told_in_slurms_words_and_leaves_no_job(
     with pytest.raises(CommandError, match="Invalid account or account/partition combination"):
         Launcher(config, store, clock).launch(context.client, spec)
     assert [(row.state, row.job_id) for row in journal(store)] == [("absent", None)]
+
+
+def test_a_store_that_fails_after_sbatch_does_not_lose_the_job(
+    config: Config, store: Store, clock: Clock, make_site: MakeSite, spec: Spec
+) -> None:
+    def break_table() -> None:
+        store.write(lambda connection: connection.execute("ALTER TABLE tracked RENAME TO elsewhere"))
+
+    class Breaks(ReplayTransport):
+        """The store breaks while sbatch runs."""
+
+        def submit(self, run_dir: str, script: str, deadline: float) -> Answer:
+            break_table()
+            return super().submit(run_dir, script, deadline)
+
+    context, _ = make_site([])
+    client = SiteClient("puhti2", Breaks([Exchange("submit", "4711\n")]), context.ledger)
+    with pytest.raises(StoreError, match=r"job 4711 was submitted on puhti2, .*: rayslurm track puhti2/4711"):
+        Launcher(config, store, clock).launch(client, spec)
+    assert [(row.state, row.job_id) for row in journal(store)] == [("submitting", None)]
+
+
+def test_a_lost_submission_is_taken_up_again_by_track(
+    config: Config, store: Store, clock: Clock, make_site: MakeSite, spec: Spec
+) -> None:
+    context, _ = make_site([Exchange("submit", raises="DeadlineError")])
+    lost = Launcher(config, store, clock).launch(context.client, spec)
+    name = f"train.rs{lost.token}"
+    context, _ = make_site([Exchange("queue", squeue({"JOBID": "4711", "NAME": name}))])
+    asked = Request(1, "track", "puhti2", {"job_id": "4711"}, "taken", None, 0.0)
+    assert perform(asked, context, config) == {"site": "puhti2", "job_id": "4711", "new": True}
+    assert [(row.state, row.job_id, row.error) for row in journal(store)] == [("adopted", "4711", None)]
+    with store.snapshot() as connection:
+        assert [job.job_name for job in jobs.find(connection, "4711")] == ["train"]
+
+
+def test_a_job_that_the_site_does_not_know_is_not_followed(config: Config, store: Store, make_site: MakeSite) -> None:
+    answers = [Exchange("queue", squeue()), Exchange("accounting_fields", HELPFORMAT), Exchange("accounting", sacct())]
+    context, _ = make_site(answers)
+    asked = Request(1, "track", "puhti2", {"job_id": "4712"}, "taken", None, 0.0)
+    with pytest.raises(InputError, match="puhti2 knows no job 4712"):
+        perform(asked, context, config)
+    with store.snapshot() as connection:
+        assert jobs.open_tracked(connection, "puhti2") == []
 
 
 def test_a_site_that_cannot_be_reached_leaves_no_job(

@@ -159,6 +159,33 @@ def test_a_dashboard_port_belongs_to_one_unfinished_job(store: Store) -> None:
         intend(store, "e", ports)
 
 
+def test_what_somebody_asked_for_long_ago_is_carried_out_by_nobody(store: Store) -> None:
+    number = store.write(lambda connection: requests.add(connection, "launch", "s", {}, now=1.0))
+    assert store.write(lambda connection: requests.take_waiting(connection, now=1.0 + 301)) == []
+    with store.snapshot() as connection:
+        assert requests.get(connection, number).state == "failed"
+    store.write(lambda connection: requests.close_interrupted(connection, now=1.0 + 8 * 86400))
+    with store.snapshot() as connection, pytest.raises(KeyError):
+        requests.get(connection, number)
+
+
+def test_many_readers_in_many_threads_leave_no_open_files(store: Store) -> None:
+    def read() -> None:
+        with store.snapshot() as connection:
+            counters.read(connection)
+
+    def open_files() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    read()
+    before = open_files()
+    for _ in range(50):
+        thread = threading.Thread(target=read)
+        thread.start()
+        thread.join()
+    assert open_files() == before
+
+
 def test_a_request_is_taken_once_and_not_withdrawn_after(store: Store) -> None:
     number = store.write(lambda connection: requests.add(connection, "cancel", "s", {"job_id": "1"}, now=1.0))
     assert [taken.id for taken in store.write(lambda c: requests.take_waiting(c, now=2.0))] == [number]

@@ -18,6 +18,7 @@ def collect(scrape: Scrape, families: Families) -> None:
     shown, omitted = jobs.visible(
         scrape.connection, now=scrape.now, keep_finished=settings.keep_finished, max_finished=settings.max_jobs
     )
+    shown = [job for job in shown if job.site in scrape.config.sites]
     for job in shown:
         _add_job(job, families)
         for report in jobs.reports(scrape.connection, job.site, job.job_id) if job.final else ():

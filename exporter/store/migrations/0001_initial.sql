@@ -64,6 +64,7 @@ CREATE TABLE jobs (
 ) STRICT;
 CREATE INDEX jobs_by_root ON jobs (site, root_id);
 CREATE INDEX jobs_finished ON jobs (final, end_time);
+CREATE INDEX tracked_open ON tracked (site, since) WHERE done = 0;
 
 -- How well a finished job used what it had, by source.
 CREATE TABLE reports (
