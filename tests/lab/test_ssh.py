@@ -19,9 +19,11 @@ from exporter.errors import (
     ConnectError,
     DeadlineError,
     HostKeyError,
+    NoKeyError,
     SessionLostError,
     SiteError,
 )
+from exporter.parsers.squeue import parse as parse_squeue
 from tests.lab.lab import Lab
 
 Connect = Callable[..., SshTransport]
@@ -86,7 +88,7 @@ def test_an_expired_certificate_is_not_even_offered(lab: Lab, connect: Connect, 
         check=True,
     )
     before = lab.sshd_log()
-    with pytest.raises(AuthError, match=r"the certificate ended at 2020-01-0.*; fetch a new one"):
+    with pytest.raises(NoKeyError, match=r"the certificate ended at 2020-01-0.*; fetch a new one"):
         connect(key).connect(5)
     assert "publickey" not in lab.sshd_log()[len(before) :]
 
@@ -98,7 +100,7 @@ def test_a_key_with_a_passphrase_is_taken_from_the_agent(lab: Lab, connect: Conn
     public = lab.client_key.with_name(lab.client_key.name + ".pub")
     (tmp_path / "locked.pub").write_bytes(public.read_bytes())
     subprocess.run(["ssh-keygen", "-q", "-p", "-N", "secret words", "-f", locked], check=True)
-    with pytest.raises(AuthError, match=f"has a passphrase, and the agent doesn't hold it; run: ssh-add {locked}"):
+    with pytest.raises(NoKeyError, match=f"has a passphrase, and the agent doesn't hold it .*; run: ssh-add {locked}"):
         connect(locked, agent=True).connect(5)
 
     agent = subprocess.run(["ssh-agent", "-s"], capture_output=True, text=True, check=True).stdout
@@ -227,6 +229,28 @@ def test_a_closed_port_says_so(lab: Lab) -> None:
     )  # fmt: skip
     with pytest.raises(ConnectError, match="refused"):
         closed.connect(2)
+
+
+def test_what_the_users_shell_sets_for_slurm_has_no_say(lab: Lab, connect: Connect) -> None:
+    bashrc = lab.researcher_home / ".bashrc"
+    usual = bashrc.read_text()
+    settings = ("SBATCH_JOB_NAME=theirs", "SBATCH_TIMELIMIT=59", "SQUEUE_STATES=COMPLETED", "SACCT_FORMAT=user")
+    bashrc.write_text("".join(f"export {setting}\n" for setting in settings) + usual)
+    try:
+        transport = connect()
+        transport.connect(5)
+        assert "SBATCH_JOB_NAME=theirs" in transport.run("env", 5).stdout, "the shell does set them"
+        folder = transport.make_folder("settings", 5)
+        script = b"#!/bin/bash\n#SBATCH --job-name=ours --time=5 --mem=100 --hold\ntrue\n"
+        transport.write(folder, {"job.sbatch": RemoteFile(script)}, 5)
+        job_id = transport.submit(folder, "job.sbatch", 10).stdout.strip()
+        (record,) = (one for one in parse_squeue(transport.queue([], 10).stdout).records if one.job_id == job_id)
+        assert (record.job_name, record.time_limit_seconds) == ("ours", 300)
+        fields = ["JobID", "JobName"]
+        lab.wait(lambda: "ours" in transport.accounting([job_id], fields, 10).stdout, 20, "the job in accounting")
+    finally:
+        bashrc.write_text(usual)
+        lab.sh("scancel --me")
 
 
 def test_files_go_there_and_come_back(lab: Lab, connect: Connect) -> None:

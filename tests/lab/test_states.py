@@ -103,7 +103,9 @@ def test_a_job_ends_on_metrics_as_in_accounting(ended: Ended, name: str) -> None
     assert rayslurm.value("job_end_timestamp_seconds", **job) == float(truth["end"])
     assert rayslurm.value("job_elapsed_seconds", **job) == float(truth["elapsedraw"])
     assert rayslurm.value("job_exit_code", **job) == float(truth["exitcode"].split(":")[0])
-    if float(truth["cputimeraw"]):
+    if name == "node_fail":
+        assert rayslurm.value("job_cpu_efficiency_ratio", **job, source="sacct") is None, "a dead node reports nothing"
+    elif float(truth["cputimeraw"]):
         used = seconds(truth["totalcpu"])
         ratio = rayslurm.value("job_cpu_efficiency_ratio", **job, source="sacct")
         assert ratio == pytest.approx(used / float(truth["cputimeraw"]), abs=1e-6)
