@@ -173,3 +173,12 @@ def keep_secret(state_dir: Path, token: str, secret: str) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
         file.write(secret)
+
+
+def sweep_secrets(state_dir: Path, store: Store) -> None:
+    """Removes the secrets of jobs that have ended, and of launches that became none."""
+    for path in (state_dir / "secrets").glob("*.ray"):
+        with store.snapshot() as connection:
+            needed = submissions.is_open(connection, path.stem)
+        if not needed:
+            path.unlink(missing_ok=True)

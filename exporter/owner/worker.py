@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from exporter.config import Config
 from exporter.errors import RayslurmError
+from exporter.launch.launcher import sweep_secrets
 from exporter.owner.perform import perform
 from exporter.probes import Probe, ProbeContext, probe_makers
 from exporter.store import probe_runs, requests
@@ -119,6 +120,7 @@ class SiteWorker(threading.Thread):
             )
 
         store.write(note)
+        sweep_secrets(self._config.state_dir, store)
 
     def _answer(self, request: Request) -> None:
         self.busy_for_person = True

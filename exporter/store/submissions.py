@@ -95,6 +95,16 @@ def unsettle(connection: sqlite3.Connection, token: str, state: str, error: str,
     return get(connection, token)
 
 
+def is_open(connection: sqlite3.Connection, token: str) -> bool:
+    """Tells whether a submission has a job that is followed, or may have one."""
+    row = connection.execute(
+        "SELECT 1 FROM submissions s LEFT JOIN tracked t ON t.token = s.token"
+        " WHERE s.token = ? AND s.state != 'absent' AND coalesce(t.done, 0) = 0",
+        (token,),
+    ).fetchone()
+    return row is not None
+
+
 def in_doubt(connection: sqlite3.Connection, token: str) -> bool:
     """Tells whether there is a submission with that token of which no job is known."""
     row = connection.execute("SELECT state FROM submissions WHERE token = ? AND job_id IS NULL", (token,)).fetchone()

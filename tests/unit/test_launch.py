@@ -19,7 +19,7 @@ from exporter.errors import (
     InputError,
     StoreError,
 )
-from exporter.launch.launcher import Launcher, secret_path
+from exporter.launch.launcher import Launcher, secret_path, sweep_secrets
 from exporter.launch.render import Launch, render_plan, render_script, slurm_time
 from exporter.launch.spec import Spec, load_spec
 from exporter.launch.token import new_token, slurm_name, split_name
@@ -92,6 +92,20 @@ def test_the_secret_of_ray_stays_in_files_for_its_owner(
     assert holders == ["ray_auth_token"]
     database = b"".join(path.read_bytes() for path in config.state_dir.glob("rayslurm.sqlite3*"))
     assert secret not in database
+
+
+def test_the_secret_of_a_job_goes_with_it(
+    config: Config, store: Store, clock: Clock, make_site: MakeSite, spec: Spec
+) -> None:
+    context, _ = make_site([Exchange("submit", "4711\n"), Exchange("submit", raises="DeadlineError")])
+    launcher = Launcher(config, store, clock)
+    ended, unknown = (secret_path(config.state_dir, launcher.launch(context.client, spec).token) for _ in range(2))
+    sweep_secrets(config.state_dir, store)
+    assert ended.exists()
+    store.write(lambda connection: connection.execute("UPDATE tracked SET done = 1"))
+    sweep_secrets(config.state_dir, store)
+    assert not ended.exists()
+    assert unknown.exists(), "a job may have come of it"
 
 
 @pytest.mark.parametrize(
