@@ -59,7 +59,7 @@ def _track(site: str, job_id: str, context: ProbeContext) -> dict[str, Any]:
     except ValueError as error:
         raise InputError(str(error)) from None
     with context.store.snapshot() as connection:
-        known = jobs.is_tracked(connection, site, root_id)
+        known = jobs.tracked(connection, site, root_id) is not None
     name = None if known else _name_at_site(root_id, context)
 
     def track(connection: sqlite3.Connection) -> bool:

@@ -16,8 +16,9 @@ from exporter.parsers.sacct import parse as parse_sacct
 from exporter.parsers.squeue import parse as parse_squeue
 from exporter.probes.base import ProbeContext
 from exporter.records import FINAL_STATES, AccountingRecord, Parsed, QueueRecord
-from exporter.store import counters, jobs
-from exporter.store.jobs import InQueue, Tracked
+from exporter.store import counters, following, jobs
+from exporter.store.following import InQueue
+from exporter.store.jobs import Tracked
 from exporter.store.probe_runs import keep_raw
 
 QUICK_SECONDS = 120.0
@@ -56,7 +57,7 @@ class JobsProbe:
         def take_in(connection: sqlite3.Connection) -> tuple[InQueue, list[Tracked]]:
             now = context.clock()
             _keep(connection, site, "squeue", answer.stdout, queue, now=now)
-            in_queue = jobs.apply_queue(connection, site, queue.records, now=now)
+            in_queue = following.apply_queue(connection, site, queue.records, now=now)
             return in_queue, jobs.open_tracked(connection, site)
 
         in_queue, followed = context.store.write(take_in)
@@ -109,9 +110,9 @@ class JobsProbe:
                     for record in parsed.records
                     if jobs.root_of(record.job_id) == tracked.root_id
                 ]
-                jobs.apply_accounting(connection, site, tracked.root_id, told, in_queue, now=now)
+                following.apply_accounting(connection, site, tracked.root_id, told, in_queue, now=now)
                 wait = SACCT_RETRY_SECONDS[min(tracked.sacct_tries, len(SACCT_RETRY_SECONDS) - 1)]
-                jobs.postpone_accounting(connection, site, tracked.root_id, until=now + context.site.scaled(wait))
+                following.postpone_accounting(connection, site, tracked.root_id, until=now + context.site.scaled(wait))
 
         context.store.write(take_in)
         return due

@@ -12,7 +12,7 @@ import pytest
 
 from exporter.config import Config
 from exporter.owner.lock import OwnerLock
-from exporter.store import jobs, requests
+from exporter.store import following, jobs, requests
 from exporter.store.db import Store
 from tests.slurm_texts import finished, sacct, squeue
 
@@ -115,7 +115,7 @@ def test_a_launch_that_cannot_reach_the_site_says_why(config_path: Path, store: 
 
 def test_status_shows_what_was_last_seen(config_path: Path, store: Store) -> None:
     store.write(lambda connection: jobs.track(connection, "puhti2", "77", now=1.0))
-    store.write(lambda connection: jobs.apply_accounting(connection, "puhti2", "77", [], frozenset(), now=2.0))
+    store.write(lambda connection: following.apply_accounting(connection, "puhti2", "77", [], frozenset(), now=2.0))
     done = run("status", config=config_path)
     assert done.returncode == 0
     assert done.stdout.splitlines()[0].split()[:3] == ["JOB", "NAME", "STATE"]
