@@ -20,7 +20,8 @@ def pythons() -> list[str]:
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
     found = {}
     for minor in range(6, 15):
-        for path in [shutil.which(f"python3.{minor}"), *map(str, pyenv.glob(f"3.{minor}.*/bin/python"))]:
+        kept = pyenv.glob(f"3.{minor}.*/bin/python") if os.access(pyenv, os.R_OK) else ()
+        for path in [shutil.which(f"python3.{minor}"), *map(str, kept)]:
             if path and subprocess.run([path, "-c", ""], capture_output=True, check=False).returncode == 0:
                 found[f"3.{minor}"] = path
     return list(found.values())
