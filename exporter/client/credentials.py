@@ -21,15 +21,31 @@ _AGENT_SECONDS = 10.0
 """How long the agent may take to answer; one that asks a person for each use cannot serve an exporter."""
 
 
+class AgentError(paramiko.SSHException):
+    """The SSH agent doesn't answer."""
+
+
 class _Agent(AgentSSH):
     """The SSH agent, asked with a deadline: `paramiko.Agent` waits for ever."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float) -> None:
         super().__init__()
         connection = get_agent_connection()
-        if connection:
-            connection.settimeout(_AGENT_SECONDS)
+        if not connection:
+            return
+        connection.settimeout(seconds)
+        try:
             self._connect(connection)  # type: ignore[attr-defined]  # paramiko's types leave it out
+        except BaseException:
+            connection.close()
+            raise
+
+    def _send_message(self, message: paramiko.Message) -> tuple[int, paramiko.Message]:
+        try:
+            answer: tuple[int, paramiko.Message] = super()._send_message(message)  # type: ignore[misc]  # as above
+        except (OSError, paramiko.SSHException) as error:  # the former would end paramiko's thread and leave us waiting
+            raise AgentError(str(error) or type(error).__name__) from None
+        return answer
 
     def close(self) -> None:
         """Ends the connection with the agent."""
@@ -62,16 +78,24 @@ def certificate_expiry(key: Path) -> float | None:
     return float(identity.valid_before)
 
 
-def candidate_keys(key: Path | None, *, agent: bool) -> Generator[tuple[str, paramiko.PKey], None, None]:
+def candidate_keys(
+    key: Path | None, *, agent: bool, seconds: float
+) -> Generator[tuple[str, paramiko.PKey], None, None]:
     """Gives the keys to try, each with a name for people; to be closed when one was accepted.
 
     A key file that has a passphrase is looked for in the agent. An expired certificate isn't offered at all: failed
     logins get an account blocked.
 
+    Args:
+        key: a key file; None for the agent's keys.
+        agent: whether the agent may be asked.
+        seconds: how long each answer of the agent may take at most. Signing with one of its keys is such an answer:
+            `AgentError` comes out of that when it is late.
+
     Raises:
         NoKeyError: no key can be used, and why.
     """
-    with closing(_ask_agent()) if agent else nullcontext() as asked:
+    with closing(_ask_agent(min(seconds, _AGENT_SECONDS))) if agent else nullcontext() as asked:
         held = asked.get_keys() if asked else ()
         if key is None:
             if not held:
@@ -82,11 +106,16 @@ def candidate_keys(key: Path | None, *, agent: bool) -> Generator[tuple[str, par
         yield _label(key), _load(key, held)
 
 
-def _ask_agent() -> _Agent:
+def silent_agent(error: Exception) -> NoKeyError:
+    """Returns the error that names the agent as what is broken."""
+    return NoKeyError(f"the SSH agent doesn't answer ({error}); restart it, or set ssh.agent: false")
+
+
+def _ask_agent(seconds: float) -> _Agent:
     try:
-        return _Agent()
+        return _Agent(seconds)
     except (OSError, EOFError, paramiko.SSHException) as error:
-        raise NoKeyError(f"the SSH agent doesn't answer ({error}); restart it, or set ssh.agent: false") from None
+        raise silent_agent(error) from None
 
 
 def _label(key: Path) -> str:

@@ -21,7 +21,7 @@ from typing import TypeVar
 import paramiko
 
 from exporter.client.commands import Shell
-from exporter.client.credentials import candidate_keys
+from exporter.client.credentials import AgentError, candidate_keys, silent_agent
 from exporter.client.hostkeys import known_name, pinned_keys
 from exporter.client.transport import Answer, RemoteFile
 from exporter.errors import AuthError, ConnectError, DeadlineError, HostKeyError, SessionLostError, SiteError
@@ -178,14 +178,23 @@ class SshTransport(Shell):
             raise HostKeyError(
                 f"{name} is not in {self._known_hosts}; put its key there after comparing it with the published one"
             )
-        session = paramiko.Transport(sock or _dial(endpoint, ends))
+        session = _Session(sock or _dial(endpoint, ends))
         self._sessions.append(session)
         timeout = max(ends - time.monotonic(), 0.1)
         session.banner_timeout = session.auth_timeout = session.channel_timeout = timeout
         options = session.get_security_options()
         wanted = {algorithm for kind in pinned.types for algorithm in _algorithms(kind)}
         options.key_types = [kind for kind in options.key_types if kind in wanted] or options.key_types
-        session.start_client(timeout=timeout)
+        try:
+            session.start_client(timeout=timeout)
+        except paramiko.ssh_exception.IncompatiblePeer as error:
+            if "host key" not in str(error):
+                raise
+            raise HostKeyError(
+                f"{name}: has no key of a type in {self._known_hosts} ({', '.join(sorted(pinned.types))}); somebody "
+                "may be between you, or the site has new keys: compare with the published ones before you change "
+                "anything"
+            ) from None
         offered = session.get_remote_server_key()
         if offered in pinned.revoked:
             raise HostKeyError(f"{name}: its key {offered.fingerprint} is marked @revoked in {self._known_hosts}")
@@ -194,25 +203,30 @@ class SshTransport(Shell):
                 f"{name}: its key {offered.fingerprint} is not the one in {self._known_hosts}; somebody may be between "
                 "you, or the site has new keys: compare with the published ones before you change anything"
             )
-        self._authenticate(session, endpoint)
+        self._authenticate(session, endpoint, ends)
         session.set_keepalive(_KEEPALIVE_SECONDS)
         if following is None:
             return None
         return session.open_channel("direct-tcpip", (following.host, following.port), ("127.0.0.1", 0), timeout=timeout)
 
-    def _authenticate(self, session: paramiko.Transport, endpoint: Endpoint) -> None:
+    def _authenticate(self, session: _Session, endpoint: Endpoint, ends: float) -> None:
         refused: list[str] = []
-        with closing(candidate_keys(self._key, agent=self._agent)) as candidates:
+        patience = max((ends - time.monotonic()) / 2, 0.1)
+        with closing(candidate_keys(self._key, agent=self._agent, seconds=patience)) as candidates:
             for label, key in candidates:
                 try:
                     still_wanted = session.auth_publickey(endpoint.user, key)
                 except paramiko.BadAuthenticationType as error:
                     raise AuthError(f"{endpoint}: takes no keys, only {', '.join(error.allowed_types)}") from None
+                except AgentError as error:
+                    raise silent_agent(error) from None
                 except paramiko.SSHException as error:
                     if session.is_active():
                         refused.append(label)
                         continue
-                    if refused:  # sshd hangs up after too many keys
+                    if "authentication failures" in session.farewell:  # sshd hangs up after too many keys
+                        refused.append(label)
+                    if refused:
                         break
                     raise ConnectError(f"{endpoint}: the connection ended during the login: {error}") from None
                 if still_wanted:
@@ -284,6 +298,16 @@ class SshTransport(Shell):
             timer.cancel()
 
 
+class _Session(paramiko.Transport):
+    """A session that keeps what the server said when it hung up."""
+
+    farewell = ""
+
+    def _parse_disconnect(self, message: paramiko.Message) -> None:
+        message.get_int()
+        self.farewell = message.get_text()
+
+
 class _Drain:
     """Reads one stream to its end beside the other, so that neither can fill up and stop the command."""
 
@@ -311,12 +335,12 @@ def _dial(endpoint: Endpoint, ends: float) -> socket.socket:
     """Connects to the first of a host's addresses that answers before the time is up."""
     failure: OSError | None = None
     found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
-    for family, kind, protocol, _, address in found:
+    for number, (family, kind, protocol, _, address) in enumerate(found):
         remaining = ends - time.monotonic()
         if remaining <= 0:
             break
         sock = socket.socket(family, kind, protocol)
-        sock.settimeout(remaining)
+        sock.settimeout(remaining / (len(found) - number))  # a silent one leaves time for the others
         try:
             sock.connect(address)
         except OSError as error:
