@@ -18,6 +18,7 @@ from pydantic import AfterValidator, Field, PlainValidator, field_validator, mod
 
 from exporter.errors import ConfigError
 from exporter.sites import SiteProfile, profiles
+from exporter.sites.overrides import PartitionOverrides, PolicyOverrides, SiteOverrides, overridden
 from exporter.yamlfile import Duration, FileModel, load_model
 
 DEFAULT_PATHS = ("rayslurm.yaml", "~/.config/rayslurm/rayslurm.yaml")
@@ -96,19 +97,31 @@ class BudgetSettings(FileModel):
         return self
 
 
-class SiteSettings(FileModel):
-    """One site as rayslurm.yaml says it; `Site` joins it with its profile."""
+class PartitionSettings(PartitionOverrides):
+    """A partition's limits over those of the site file, with a length of time as people write it."""
+
+    max_time: Annotated[Duration, Field(gt=0)] | None = None
+
+
+class PolicySettings(PolicyOverrides):
+    """What the site asks of those who ask it, with lengths of time as people write them."""
+
+    accounting_window: Annotated[Duration, Field(gt=0)] | None = None
+    balance_refresh: Annotated[Duration, Field(gt=0)] | None = None
+
+
+class SiteSettings(SiteOverrides, FileModel):
+    """One site as rayslurm.yaml says it; `Site` joins it with its profile.
+
+    What `SiteOverrides` has is written over the site file.
+    """
 
     profile: str | None = None
     ssh: SshSettings
     project: OneLine | None = None
     partition: OneLine | None = None
-    timezone: str | None = None
-    work_dir: OneLine | None = None
-    temp_dir: OneLine | None = None
-    environment: tuple[OneLine, ...] | None = None
-    python: OneLine | None = None
-    ray_command: OneLine | None = None
+    partitions: dict[OneLine, PartitionSettings] = Field(default_factory=dict)
+    policy: PolicySettings | None = None
     budget: BudgetSettings = BudgetSettings()
     practice_clock_factor: Annotated[float, Field(ge=1, le=3600)] = 1
 
@@ -219,12 +232,12 @@ class Config(FileModel):
 
 
 class Site:
-    """A site: its profile, and over it what the user wrote."""
+    """A site: `profile` is its site file with what the user wrote over it."""
 
     def __init__(self, name: str, settings: SiteSettings) -> None:
         self.name = name
         self.settings = settings
-        self.profile: SiteProfile = _profile(name, settings)
+        self.profile: SiteProfile = overridden(_profile(name, settings), settings)
         host = settings.ssh.host or self.profile.login_host
         if host is None:
             raise ConfigError(f"sites.{name}.ssh.host: is missing; write the name of the login node")
@@ -234,17 +247,17 @@ class Site:
                 f"sites.{name}.practice_clock_factor: only for a practice site on this machine; a real site is asked "
                 "at its own pace, so remove it"
             )
-        self.timezone = ZoneInfo(settings.timezone or self.profile.timezone)
-        self.work_dir = settings.work_dir or self.profile.work_dir
+        self.timezone = ZoneInfo(self.profile.timezone)
+        self.work_dir = self.profile.work_dir
         if odd := re.search(r"[^A-Za-z0-9/._-]", self.run_folder("", "")):
             raise ConfigError(
                 f"sites.{name}.work_dir: {self.work_dir}: {odd[0]!r} cannot stand here; write a path of letters, "
                 "digits and /._- with {project} and {user} where they belong"
             )
-        self.temp_dir = settings.temp_dir or self.profile.temp_dir
-        self.environment = settings.environment if settings.environment is not None else self.profile.environment
-        self.python = settings.python or self.profile.python
-        self.ray_command = settings.ray_command or self.profile.ray_command
+        self.temp_dir = self.profile.temp_dir
+        self.environment = self.profile.environment
+        self.python = self.profile.python
+        self.ray_command = self.profile.ray_command
 
     def run_folder(self, project: str, name: str) -> str:
         """Returns where a job's folder goes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ from exporter.cli.context import ConfigOption, JsonOption, open_store, print_jso
 from exporter.cli.table import duration, print_table
 from exporter.config import Config
 from exporter.errors import ConfigError, InputError, RayslurmError
+from exporter.launch import limits
 from exporter.launch.render import SCRIPT, Launch, project_of, run_folder_files, tunnel_ports
 from exporter.launch.spec import load_spec
 from exporter.store import jobs, submissions
@@ -32,18 +34,25 @@ def launch(
     spec_file: Annotated[Path, typer.Argument(metavar="SPEC", help="The spec, YAML with `site` and `cluster`.")],
     config: ConfigOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be submitted; ask nobody.")] = False,
+    even_if_closed: Annotated[
+        bool, typer.Option("--even-if-closed", help="Launch also where the site is known to be closed.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Start a Ray cluster as a Slurm job.
 
     Raises:
         ConfigError: the spec is wrong.
+        RefusedError: the site is closed, or its partition takes no such job; nothing was sent.
         RayslurmError: it was not submitted, or it isn't known whether it was.
     """
     _, settings = read_config(config)
     spec = load_spec(spec_file)
     site = settings.site(spec.site)
     project = project_of(spec, site)
+    limits.check(
+        spec, site, today=datetime.fromtimestamp(time.time(), site.timezone).date(), even_if_closed=even_if_closed
+    )
     ports = tunnel_ports(spec, settings)
     if dry_run:
         folder = site.run_folder(project, f"{spec.name}-tttttttttttt")

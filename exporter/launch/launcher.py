@@ -9,12 +9,14 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from exporter.client.client import SiteClient
 from exporter.client.transport import Answer
 from exporter.config import Config
 from exporter.errors import CommandError, ConnectError, RefusedError, SiteError, StoreError
+from exporter.launch import limits
 from exporter.launch.render import (
     SCRIPT,
     Launch,
@@ -66,9 +68,13 @@ class Launcher:
 
         Raises:
             ConfigError: the spec lacks something; nothing was sent.
+            RefusedError: the site takes no such job, is closed, or the budget is used up; nothing was submitted.
             SiteError: the site couldn't be reached before anything was submitted, or refused the job.
         """
         site = self.config.site(spec.site)
+        # Who launches by hand was told of a closed site there, and may have said --even-if-closed; a campaign cannot.
+        today = datetime.fromtimestamp(self.clock(), site.timezone).date()
+        limits.check(spec, site, today=today, campaign=bool(campaign), even_if_closed=not campaign)
         resolved = spec.model_dump(mode="json") | {
             "project": project_of(spec, site),
             "partition": partition_of(spec, site),

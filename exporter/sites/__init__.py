@@ -6,9 +6,9 @@ import importlib
 import pkgutil
 from functools import cache
 
-from exporter.sites.profile import SiteProfile
+from exporter.sites.profile import Partition, SiteProfile
 
-__all__ = ["SiteProfile", "profiles"]
+__all__ = ["Partition", "SiteProfile", "profiles"]
 
 
 @cache

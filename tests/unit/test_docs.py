@@ -8,9 +8,19 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from exporter.config import BudgetSettings, Config, MetricsSettings, SiteSettings, SshSettings, VmSettings
+from exporter.config import (
+    BudgetSettings,
+    Config,
+    MetricsSettings,
+    PartitionSettings,
+    PolicySettings,
+    SiteSettings,
+    SshSettings,
+    VmSettings,
+)
 from exporter.launch.spec import Cluster, RaySettings, Spec
 from exporter.metrics.reference import reference
+from exporter.sites.overrides import BalanceSettings, RateSettings, TermSettings
 
 TOP = Path(__file__).parents[2]
 
@@ -21,8 +31,11 @@ def test_the_list_of_metrics_is_that_of_the_catalogue() -> None:
 
 @pytest.mark.parametrize(
     "model",
-    [Config, SiteSettings, SshSettings, BudgetSettings, VmSettings, MetricsSettings, Spec, Cluster, RaySettings],
-)
+    [
+        Config, SiteSettings, SshSettings, BudgetSettings, VmSettings, MetricsSettings, Spec, Cluster, RaySettings,
+        PartitionSettings, PolicySettings, BalanceSettings, RateSettings, TermSettings,
+    ],
+)  # fmt: skip
 def test_every_key_of_the_configuration_is_documented(model: type[BaseModel]) -> None:
     page = (TOP / "docs/configuration.md").read_text()
     documented = {key for cell in re.findall(r"`([A-Za-z_., :]+)`", page) for key in re.split(r"[., :]+", cell)}

@@ -19,12 +19,12 @@ MAY_IMPORT = {
     "config": {"errors", "sites", "yamlfile"},
     "store": {"config", "errors", "records", "states"},
     "client": {"config", "errors"},
-    "launch": {"client", "config", "data", "errors", "store", "yamlfile"},
+    "launch": {"client", "config", "data", "errors", "sites", "store", "yamlfile"},
     "probes": {"client", "config", "efficiency", "errors", "parsers", "records", "states", "store"},
     "owner": {"client", "config", "errors", "launch", "parsers", "probes", "store", "yamlfile"},
     "metrics": {"config", "errors", "states", "store"},
     "web": {"metrics"},
-    "cli": {"config", "errors", "launch", "metrics", "owner", "parsers", "store", "web"},
+    "cli": {"config", "errors", "launch", "metrics", "owner", "parsers", "sites", "store", "web"},
 }
 
 
