@@ -480,6 +480,12 @@ class Ledger:
     def connected(self, outcome: str) -> None:
         self.logins.append(outcome)
 
+    def refused(self, seconds: float, credentials: str, reason: str) -> None:
+        self.logins.append(f"refused: {reason}")
+
+    def refusal(self, credentials: str) -> tuple[float, str] | None:
+        return None
+
 
 @pytest.fixture
 def batch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Sshd, Path]]:
