@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +29,9 @@ class FileModel(BaseModel):
 
 
 def parse_duration(value: object) -> float:
-    """Reads a length of time: seconds as a number, `90s`, `15m`, `24h`, `7d`, or Slurm's `D-HH:MM:SS`.
+    """Reads a length of time: `90s`, `15m`, `24h`, `7d`, or Slurm's `D-HH:MM:SS`.
+
+    A bare number is refused: to Slurm's users it means minutes, to others seconds.
 
     Returns:
         Seconds.
@@ -38,8 +39,6 @@ def parse_duration(value: object) -> float:
     Raises:
         ValueError: it is none of these.
     """
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
-        return float(value)
     if isinstance(value, str):
         text = value.strip()
         if match := re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", text):
@@ -47,7 +46,7 @@ def parse_duration(value: object) -> float:
         if match := _CLOCK.fullmatch(text):
             parts = {name: int(number or 0) for name, number in match.groupdict().items()}
             return float(parts["days"] * 86400 + parts["hours"] * 3600 + parts["minutes"] * 60 + parts["seconds"])
-    raise ValueError('write a length of time such as 90s, 15m, 24h, 7d or "02:00:00" (in quotes)')
+    raise ValueError('write a length of time with its unit, such as 90s, 15m, 24h, 7d, or "02:00:00" (in quotes)')
 
 
 Duration = Annotated[float, BeforeValidator(parse_duration)]

@@ -32,8 +32,14 @@ def ask(config: Config, store: Store, kind: str, site: str, payload: dict[str, A
     number = store.write(lambda connection: requests.add(connection, kind, site, payload, now=time.time()))
     try:
         return _await(config, store, kind, number)
-    except BaseException:
+    except KeyboardInterrupt:
         # A person who gave up may ask again: what nobody has taken yet must not be carried out later as well.
+        if store.write(lambda connection: requests.withdraw(connection, number, now=time.time())):
+            say(f"interrupted; the {kind} was withdrawn, nothing was done")
+        else:
+            say(f"interrupted, but the {kind} is under way already: `rayslurm status` shows what comes of it")
+        raise
+    except BaseException:
         store.write(lambda connection: requests.withdraw(connection, number, now=time.time()))
         raise
 

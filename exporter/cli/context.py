@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -45,3 +45,8 @@ def print_json(value: Any) -> None:
 def say(text: str) -> None:
     """Says something to the person, on standard error, where it is in no program's way."""
     typer.echo(text, err=True)
+
+
+def add_command(app: typer.Typer, command: Callable[..., None], name: str | None = None) -> None:
+    """Adds a function as a command; its help is the first line of its docstring, which is for people."""
+    app.command(name or command.__name__, help=(command.__doc__ or "").strip().splitlines()[0])(command)

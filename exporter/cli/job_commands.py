@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from exporter.cli.asking import ask
-from exporter.cli.context import ConfigOption, JsonOption, open_store, print_json, read_config, say
+from exporter.cli.context import ConfigOption, JsonOption, add_command, open_store, print_json, read_config, say
 from exporter.cli.table import duration, print_table
 from exporter.config import Config
 from exporter.errors import ConfigError, InputError, RayslurmError
@@ -27,7 +27,7 @@ JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="SITE/ID, or the
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
     for command in (launch, track, cancel, status):
-        app.command()(command)
+        add_command(app, command)
 
 
 def launch(
@@ -55,8 +55,8 @@ def launch(
     )
     ports = tunnel_ports(spec, settings)
     if dry_run:
-        folder = site.run_folder(project, f"{spec.name}-tttttttttttt")
-        example = Launch("tttttttttttt", folder, ports[0] if ports else None, "")
+        folder = site.run_folder(project, f"{spec.name}-TOKEN")
+        example = Launch("TOKEN", folder, ports[0] if ports else None, "")
         files = run_folder_files(spec, site, settings.vm, example)
         if as_json:
             print_json({name: files[name].content.decode() for name in (SCRIPT, "plan.json")})
@@ -64,7 +64,11 @@ def launch(
             typer.echo(files[SCRIPT].content.decode(), nl=False)
         say("dry run: nothing was submitted")
         return
-    payload = {"spec": spec_file.read_text(encoding="utf-8"), "name": str(spec_file)}
+    payload = {
+        "spec": spec_file.read_text(encoding="utf-8"),
+        "name": str(spec_file),
+        "even_if_closed": even_if_closed,
+    }
     with open_store(settings) as store:
         outcome, served = ask(settings, store, "launch", spec.site, payload)
     if as_json:
@@ -111,7 +115,8 @@ def cancel(
     if as_json:
         print_json(outcome)
     else:
-        typer.echo(f"{site} was told to cancel {job_id}; `rayslurm status` shows when it has ended")
+        shown = "; `rayslurm status` shows when it has ended" if outcome["followed"] else ""
+        typer.echo(f"{site} was told to cancel {job_id}{shown}")
 
 
 def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:

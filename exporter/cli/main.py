@@ -39,14 +39,10 @@ def _top(
     del version
 
 
-def main() -> None:
+def run() -> None:
     """Runs the command line; an error for the user ends it with one message and the error's exit status."""
     try:
         app()
     except RayslurmError as error:
         typer.echo(f"rayslurm: {error}", err=True)
         sys.exit(error.exit_code)
-
-
-if __name__ == "__main__":
-    main()

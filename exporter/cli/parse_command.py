@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from exporter.cli.context import JsonOption, print_json, say
+from exporter.cli.context import JsonOption, add_command, print_json, say
 from exporter.errors import InputError
 from exporter.parsers import parsers
 from exporter.parsers.as_json import to_json
@@ -17,7 +17,7 @@ from exporter.parsers.as_json import to_json
 
 def register(app: typer.Typer) -> None:
     """Adds the command."""
-    app.command("parse")(parse)
+    add_command(app, parse)
 
 
 def parse(

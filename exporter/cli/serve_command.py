@@ -12,7 +12,7 @@ from types import FrameType
 import typer
 import uvicorn
 
-from exporter.cli.context import ConfigOption, open_store, read_config
+from exporter.cli.context import ConfigOption, add_command, open_store, read_config
 from exporter.config import Config, check_files
 from exporter.errors import ConfigError, RayslurmError
 from exporter.metrics.render import Renderer
@@ -23,7 +23,7 @@ from exporter.web.app import make_app
 
 def register(app: typer.Typer) -> None:
     """Adds the command."""
-    app.command()(serve)
+    add_command(app, serve)
 
 
 def serve(config: ConfigOption = None) -> None:
@@ -34,6 +34,8 @@ def serve(config: ConfigOption = None) -> None:
         OwnerError: another process owns the sites.
     """
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for chatty in ("uvicorn.error", "apscheduler"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     path, settings = read_config(config)
     if faults := check_files(settings):
         raise ConfigError("\n".join(f"{path}: {fault}" for fault in faults))
@@ -42,8 +44,8 @@ def serve(config: ConfigOption = None) -> None:
 
 
 def _serve(config: Config, store: Store) -> None:
-    listener = _listen(config)
     owner = Owner(config, store)
+    listener = _listen(config)
     app = make_app(Renderer(store, config), owner.ready)
     server = uvicorn.Server(
         uvicorn.Config(app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=2)
@@ -77,5 +79,7 @@ def _listen(config: Config) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        raise RayslurmError(f"{config.listen}: {error.strerror}; is another rayslurm serving?") from None
+        raise RayslurmError(
+            f"{config.listen}: {error.strerror}; something else listens there, so write another `listen`"
+        ) from None
     return listener

@@ -43,6 +43,16 @@ class Ledger(Protocol):
     def connected(self, outcome: str) -> None:
         """Counts an attempt to connect."""
 
+    def refused(self, seconds: float, credentials: str, reason: str) -> None:
+        """Remembers a refused login."""
+
+    def refusal(self, credentials: str) -> tuple[float, str] | None:
+        """Returns for how many seconds a refused login must not be repeated, and why."""
+
+
+class _NotTriedError(ConnectError):
+    """No attempt was made: it is too early for one."""
+
 
 class SiteClient:
     """Asks one site. Not for use by several threads at once: it belongs to its site's worker.
@@ -75,7 +85,6 @@ class SiteClient:
         self._connect_deadline = connect_deadline
         self._deadline = command_deadline
         self._credentials = credentials
-        self._refused_with: tuple[float, ...] = ()
         self._fields: tuple[str, ...] | None = None
         self._person = False
 
@@ -191,27 +200,34 @@ class SiteClient:
         return result
 
     def _connect(self, *, anyway: bool) -> None:
-        refused = isinstance(self._backoff.last_error, AuthError)
-        if refused and self._credential_times() != self._refused_with:
-            self._backoff.reset()
-        remaining = self._backoff.remaining()
-        if remaining and (refused or not anyway):
-            raise ConnectError(
-                f"{self.name}: not tried again for {remaining:.0f} s, because: {self._backoff.last_error}"
-            )
+        credentials = self._credential_times()
+        if self._backoff.remaining() and not anyway and not isinstance(self._backoff.last_error, AuthError):
+            self._refuse(self._backoff.remaining(), str(self._backoff.last_error))
         try:
+            if not self._transport.connected():
+                # The store knows of refused logins of other processes too; not even a person repeats them.
+                refusal = self._ledger.refusal(credentials)
+                if refusal is not None:
+                    self._refuse(*refusal)
             if self._transport.connect(self._connect_deadline):
                 self._ledger.connected("ok")
+        except _NotTriedError:
+            raise
         except ConnectError as error:
             self._backoff.failed(error)
             if isinstance(error, AuthError):
-                self._refused_with = self._credential_times()
+                self._ledger.refused(self._backoff.remaining(), credentials, str(error))
             self._ledger.connected(_outcome(error))
             raise
         self._backoff.reset()
 
-    def _credential_times(self) -> tuple[float, ...]:
-        return tuple(path.stat().st_mtime if path.exists() else 0.0 for path in self._credentials)
+    def _refuse(self, seconds: float, reason: str) -> None:
+        raise _NotTriedError(f"{self.name}: not tried again for {seconds:.0f} s, because: {reason}")
+
+    def _credential_times(self) -> str:
+        """Returns what changes when the person brings another key or certificate."""
+        times = (f"{path}={path.stat().st_mtime if path.exists() else 0.0}" for path in self._credentials)
+        return " ".join(times) or "agent"
 
 
 def ssh_client(site: Site, ledger: Ledger) -> SiteClient:

@@ -60,6 +60,10 @@ class ReplayTransport:
         files = {name: text.encode() for name, text in session.get("files", {}).items()}
         return cls([Exchange(**exchange) for exchange in session["exchanges"]], files)
 
+    def connected(self) -> bool:
+        """See `Transport.connected`."""
+        return self._connected
+
     def connect(self, deadline: float) -> bool:
         """See `Transport.connect`; an exchange of the verb `connect` can refuse."""
         if self._rows["connect"]:

@@ -74,9 +74,13 @@ class SshTransport(Shell):
         self._agent = agent
         self._sessions: list[paramiko.Transport] = []
 
+    def connected(self) -> bool:
+        """See `Transport.connected`."""
+        return bool(self._sessions) and all(session.is_active() for session in self._sessions)
+
     def connect(self, deadline: float) -> bool:
         """See `Transport.connect`."""
-        if self._sessions and all(session.is_active() for session in self._sessions):
+        if self.connected():
             return False
         self.close()
         ends = time.monotonic() + deadline

@@ -46,6 +46,9 @@ class Transport(Protocol):
     isn't known what came of it.
     """
 
+    def connected(self) -> bool:
+        """Tells whether there is a session, without asking the site."""
+
     def connect(self, deadline: float) -> bool:
         """Makes sure that there is a session; True where a new one was made. `deadline` in seconds."""
 

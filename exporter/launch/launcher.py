@@ -57,7 +57,7 @@ class Launcher:
     store: Store
     clock: Callable[[], float] = time.time
 
-    def launch(self, client: SiteClient, spec: Spec, *, campaign: str = "") -> Submission:
+    def launch(self, client: SiteClient, spec: Spec, *, campaign: str = "", even_if_closed: bool = False) -> Submission:
         """Submits one job.
 
         The intention is on disk before anything leaves this machine, and says at each step what is known.
@@ -72,9 +72,8 @@ class Launcher:
             SiteError: the site couldn't be reached before anything was submitted, or refused the job.
         """
         site = self.config.site(spec.site)
-        # Who launches by hand was told of a closed site there, and may have said --even-if-closed; a campaign cannot.
         today = datetime.fromtimestamp(self.clock(), site.timezone).date()
-        limits.check(spec, site, today=today, campaign=bool(campaign), even_if_closed=not campaign)
+        limits.check(spec, site, today=today, campaign=bool(campaign), even_if_closed=even_if_closed)
         resolved = spec.model_dump(mode="json") | {
             "project": project_of(spec, site),
             "partition": partition_of(spec, site),

@@ -106,7 +106,7 @@ def render_script(spec: Spec, site: Site, launch: Launch) -> str:
         memory_mib_per_node=cluster.memory_per_node // _MIB,
         time_limit=slurm_time(cluster.time),
         run_dir=launch.run_dir,
-        warn_seconds=int(spec.warn_before_end),
+        warn_seconds=spec.warn_seconds,
         requeue=False,
         exclusive=cluster.exclusive,
         environment=(*site.environment, *spec.environment),

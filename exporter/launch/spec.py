@@ -88,7 +88,7 @@ class Spec(FileModel):
         environment: shell lines after the site's own, such as `module load python-pytorch`.
         entrypoint: a shell command that runs as driver when the cluster is ready; its exit code becomes the job's.
             Left out: the cluster stays up for its time.
-        warn_before_end: seconds before the time limit at which the job begins to end by itself.
+        warn_before_end: seconds before the time limit at which the job begins to end by itself; `warn_seconds`.
         directives: further `#SBATCH` options, such as `--constraint=...`.
     """
 
@@ -98,7 +98,7 @@ class Spec(FileModel):
     environment: tuple[OneLine, ...] = ()
     entrypoint: OneLine | None = None
     ray: RaySettings = RaySettings()
-    warn_before_end: Annotated[Duration, Field(ge=10)] = 120
+    warn_before_end: Annotated[Duration, Field(ge=10)] | None = None
     directives: tuple[Annotated[str, Field(pattern=r"^--[a-z][a-z-]*(=[^\x00-\x1f\x7f]+)?$")], ...] = ()
 
     @model_validator(mode="after")
@@ -107,12 +107,19 @@ class Spec(FileModel):
             option = directive.partition("=")[0]
             if option in _OURS:
                 raise ValueError(f"directives: {option} is set by rayslurm from the spec's other keys; remove it")
+        if self.warn_before_end is not None and self.warn_before_end > self.cluster.time / 2:
+            raise ValueError("warn_before_end: leaves the job less than half of cluster.time; make it shorter")
         if self.cluster.exclusive is False and self.ray.allow_unauthenticated_ray:
             raise ValueError(
                 "ray.allow_unauthenticated_ray: without a token anybody on a shared node can use this Ray; "
                 "set cluster.exclusive: true as well"
             )
         return self
+
+    @property
+    def warn_seconds(self) -> int:
+        """Seconds before the limit at which the job is warned: unless said a tenth of its time, at most two minutes."""
+        return int(self.warn_before_end or min(120.0, self.cluster.time / 10))
 
 
 _OURS = frozenset(

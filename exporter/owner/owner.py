@@ -59,7 +59,6 @@ class Owner:
 
     def start(self) -> None:
         """Starts the workers; every probe runs at once."""
-        logging.getLogger("apscheduler").setLevel(logging.WARNING)
         self._scheduler.start()
         for worker in self._workers.values():
             worker.start()

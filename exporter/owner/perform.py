@@ -6,13 +6,14 @@ import sqlite3
 from typing import Any
 
 from exporter.config import Config
-from exporter.errors import InputError
+from exporter.errors import InputError, RefusedError
 from exporter.launch.launcher import Launcher
 from exporter.launch.spec import Spec
 from exporter.launch.token import split_name
 from exporter.parsers.sacct import parse as parse_sacct
 from exporter.parsers.squeue import parse as parse_squeue
 from exporter.probes import ProbeContext
+from exporter.probes.jobs import SACCT_PER_HOUR
 from exporter.store import jobs, submissions
 from exporter.store.requests import Request
 from exporter.yamlfile import load_model_text
@@ -33,14 +34,15 @@ def perform(request: Request, context: ProbeContext, config: Config) -> dict[str
             return _launch(request, context, config)
         job_id = str(request.payload["job_id"])
         if request.kind == "cancel":
-            context.client.cancel(job_id)
-            return {"site": request.site, "job_id": job_id}
+            return _cancel(request.site, job_id, context)
         return _track(request.site, job_id, context)
 
 
 def _launch(request: Request, context: ProbeContext, config: Config) -> dict[str, Any]:
     spec = load_model_text(request.payload["spec"], Spec, name=request.payload["name"])
-    submission = Launcher(config, context.store, context.clock).launch(context.client, spec)
+    submission = Launcher(config, context.store, context.clock).launch(
+        context.client, spec, even_if_closed=bool(request.payload.get("even_if_closed"))
+    )
     return {
         "token": submission.token,
         "site": submission.site,
@@ -50,6 +52,20 @@ def _launch(request: Request, context: ProbeContext, config: Config) -> dict[str
         "dashboard_port": submission.dashboard_port,
         "error": submission.error,
     }
+
+
+def _cancel(site: str, job_id: str, context: ProbeContext) -> dict[str, Any]:
+    """Cancels a job. `scancel` is content with any number, so one that isn't followed is looked for first."""
+    with context.store.snapshot() as connection:
+        parts = jobs.jobs_of(connection, site, jobs.root_of(job_id))
+    if parts and all(part.final for part in parts if job_id in {part.job_id, part.root_id}):
+        raise InputError(f"job {job_id} on {site} has ended already, see `rayslurm status`")
+    if not parts:
+        queue = parse_squeue(context.client.queue().stdout, timezone=context.site.timezone)
+        if jobs.root_of(job_id) not in {jobs.root_of(record.job_id) for record in queue.records}:
+            raise InputError(f"{site} has no job {job_id} of yours in its queue")
+    context.client.cancel(job_id)
+    return {"site": site, "job_id": job_id, "followed": bool(parts)}
 
 
 def _track(site: str, job_id: str, context: ProbeContext) -> dict[str, Any]:
@@ -82,6 +98,11 @@ def _name_at_site(root_id: str, context: ProbeContext) -> str:
     queue = parse_squeue(context.client.queue().stdout, timezone=zone)
     names = [record.job_name for record in queue.records if jobs.root_of(record.job_id) == root_id]
     if not names:
+        if context.ledger.sent("sacct") >= SACCT_PER_HOUR:
+            raise RefusedError(
+                f"job {root_id} is not in the queue, and accounting was asked {SACCT_PER_HOUR} times in the last hour, "
+                "which is all that rayslurm asks it; try again later"
+            )
         accounting = parse_sacct(context.client.accounting([root_id]).stdout, timezone=zone)
         names = [record.job_name for record in accounting.records if jobs.root_of(record.job_id) == root_id]
     if not names:

@@ -140,8 +140,10 @@ def answer_request(request: Request, context: ProbeContext, config: Config) -> b
     try:
         outcome = perform(request, context, config)
         state = "done"
+        _log.info("site %s: %s: %s", request.site, request.kind, outcome.get("job_id") or outcome.get("error"))
     except RayslurmError as error:
         outcome = {"error": str(error), "exit_code": error.exit_code}
+        _log.warning("site %s: %s failed: %s", request.site, request.kind, error)
     finally:
         context.store.write(
             lambda connection: requests.finish(connection, request.id, state, outcome, now=context.clock())

@@ -7,9 +7,11 @@ left the queue.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from exporter.efficiency import from_accounting
 from exporter.parsers.sacct import parse as parse_sacct
@@ -20,6 +22,8 @@ from exporter.store import counters, following, jobs
 from exporter.store.following import InQueue
 from exporter.store.jobs import Tracked
 from exporter.store.probe_runs import keep_raw
+
+_log = logging.getLogger(__name__)
 
 QUICK_SECONDS = 120.0
 """Between two looks at the queue around a launch, a start or an end."""
@@ -93,7 +97,13 @@ class JobsProbe:
         longest = context.site.scaled(SACCT_RETRY_SECONDS[-1])
         # What lies further ahead than the longest wait was written while the clock was wrong.
         due = [tracked for tracked in gone if not now < tracked.sacct_after <= now + longest]
-        if not due or context.ledger.sent("sacct") >= SACCT_PER_HOUR:
+        if due and context.ledger.sent("sacct") >= SACCT_PER_HOUR:
+            _log.warning("site %s: %d jobs left the queue; accounting was asked often enough this hour", site, len(due))
+            due = []
+        later = [tracked.root_id for tracked in gone if tracked not in due]
+        if later:
+            context.store.write(partial(_note_left, site=site, root_ids=later, in_queue=in_queue, now=now))
+        if not due:
             return []
         ids = [tracked.root_id for tracked in due]
         with context.store.snapshot() as connection:
@@ -115,7 +125,17 @@ class JobsProbe:
                 following.postpone_accounting(connection, site, tracked.root_id, until=now + context.site.scaled(wait))
 
         context.store.write(take_in)
+        for record in parsed.records:
+            if record.state in FINAL_STATES:
+                _log.info("site %s: job %s ended: %s", site, record.job_id, record.state)
         return due
+
+
+def _note_left(
+    connection: sqlite3.Connection, site: str, root_ids: Sequence[str], in_queue: frozenset[str], now: float
+) -> None:
+    for root_id in root_ids:
+        following.left_queue(connection, site, root_id, in_queue, now=now)
 
 
 def make() -> JobsProbe:

@@ -114,6 +114,25 @@ class CommandLedger:
                 lambda connection: counters.add(connection, "ssh_connections_total", site=self._site, outcome=outcome)
             )
 
+    def refused(self, seconds: float, credentials: str, reason: str) -> None:
+        """Remembers that a login was refused, and for how long it isn't tried again with the same credentials."""
+        until = self._clock() + seconds
+        self._store.write(
+            lambda connection: connection.execute(
+                "INSERT OR REPLACE INTO refusals (site, until, credentials, reason) VALUES (?, ?, ?, ?)",
+                (self._site, until, credentials, reason),
+            )
+        )
+
+    def refusal(self, credentials: str) -> tuple[float, str] | None:
+        """Returns the seconds that a refused login must wait, and why; None where it may be tried."""
+        with self._store.snapshot() as connection:
+            row = connection.execute(
+                "SELECT until, reason FROM refusals WHERE site = ? AND credentials = ? AND until > ?",
+                (self._site, credentials, self._clock()),
+            ).fetchone()
+        return None if row is None else (row["until"] - self._clock(), row["reason"])
+
     def sent(self, command: str) -> int:
         """Returns how many commands of that name were sent within the last hour."""
         with self._store.snapshot() as connection:

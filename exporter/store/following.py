@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 
-from exporter.records import AccountingRecord, EfficiencyReport, QueueRecord
+from exporter.records import FINAL_STATES, AccountingRecord, EfficiencyReport, QueueRecord
 from exporter.states import UNKNOWN, base_state
 from exporter.store import counters
 from exporter.store.jobs import (
@@ -121,6 +121,8 @@ def apply_accounting(
             record.job_id,
             {
                 **_what_both_tell(connection, followed, record),
+                # Neither here nor there: the queue has lost it, and accounting has not noticed yet.
+                "state": _ended_or_unknown(record.state),
                 "nodes": record.alloc_nodes or record.req_nodes,
                 "cpus": record.alloc_cpus or record.req_cpus,
                 "gpus": _gpus(record),
@@ -147,6 +149,17 @@ def apply_accounting(
         connection.execute("UPDATE tracked SET done = 1 WHERE site = ? AND root_id = ?", (site, root_id))
 
 
+def _ended_or_unknown(word: str | None) -> str:
+    return base_state(word) if word in FINAL_STATES else UNKNOWN
+
+
+def left_queue(
+    connection: sqlite3.Connection, site: str, root_id: str, in_queue: frozenset[str], *, now: float
+) -> None:
+    """Notes that parts of an id left the queue while accounting could not be asked yet."""
+    _mark_vanished(connection, site, root_id, set(in_queue), now=now)
+
+
 def postpone_accounting(connection: sqlite3.Connection, site: str, root_id: str, *, until: float) -> None:
     """Notes that accounting had no last word, and when to ask again."""
     connection.execute(
@@ -165,7 +178,7 @@ def _mark_vanished(connection: sqlite3.Connection, site: str, root_id: str, name
         (UNKNOWN, now, site, root_id),
     )
     for part in jobs_of(connection, site, root_id):
-        if not part.final and part.job_id not in named and part.state != UNKNOWN:
+        if part.job_id not in named and part.state.upper() not in FINAL_STATES and part.state != UNKNOWN:
             connection.execute(
                 "UPDATE jobs SET state = ?, state_since = ?, pending_reason = NULL WHERE site = ? AND job_id = ?",
                 (UNKNOWN, now, site, part.job_id),

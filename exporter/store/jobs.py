@@ -148,7 +148,12 @@ def visible(
     All unfinished jobs, then finished ones that ended within `keep_finished` seconds, newest first, at most
     `max_finished`.
     """
-    unfinished = [_job(row) for row in connection.execute("SELECT * FROM jobs WHERE final = 0 ORDER BY site, job_id")]
+    unfinished = [
+        _job(row)
+        for row in connection.execute(
+            "SELECT * FROM jobs WHERE final = 0 ORDER BY site, CAST(root_id AS INTEGER), job_id"
+        )
+    ]
     recent = connection.execute(
         "SELECT * FROM jobs WHERE final = 1 AND end_time > ? ORDER BY end_time DESC, site, job_id",
         (now - keep_finished,),

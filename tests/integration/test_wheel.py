@@ -33,7 +33,7 @@ def test_an_installed_wheel_renders_a_job(tmp_path: Path) -> None:
     (tmp_path / "rayslurm.yaml").write_text(CONFIG)
     (tmp_path / "spec.yaml").write_text(SPEC)
     rendered = subprocess.run(
-        [sys.executable, "-m", "exporter.cli.main", "launch", "spec.yaml", "--dry-run"],
+        [sys.executable, "-m", "exporter.cli.entry", "launch", "spec.yaml", "--dry-run"],
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert rendered.returncode == 0, rendered.stderr

@@ -132,6 +132,8 @@ def test_a_second_serve_is_told_who_owns_the_sites(lab: Lab, tmp_path: Path) -> 
         second = rayslurm.run("serve", "--config", str(tmp_path / "second.yaml"), check=False)
         assert second.returncode == 1
         assert f"held by `rayslurm serve` (process {first.pid} on " in second.stderr
-        third = rayslurm.run("serve", check=False)
+        assert "held by `rayslurm serve`" in rayslurm.run("serve", check=False).stderr
+        (tmp_path / "third.yaml").write_text(config.replace("/state", "/other"))
+        third = rayslurm.run("serve", "--config", str(tmp_path / "third.yaml"), check=False)
         assert third.returncode == 1
-        assert "is another rayslurm serving?" in third.stderr
+        assert "something else listens there" in third.stderr

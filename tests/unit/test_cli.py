@@ -16,7 +16,7 @@ from exporter.store import following, jobs, requests
 from exporter.store.db import Store
 from tests.slurm_texts import finished, sacct, squeue
 
-RAYSLURM = [sys.executable, "-m", "exporter.cli.main"]
+RAYSLURM = [sys.executable, "-m", "exporter.cli.entry"]
 SPEC = (
     "site: puhti2\nname: train\ncluster: {nodes: 2, cpus_per_node: 4, memory_per_node: 16G, time: 1h}\n"
     "entrypoint: python train.py\n"
@@ -59,7 +59,7 @@ def test_parse_reads_a_file_too_and_local_times_in_the_zone_named(tmp_path: Path
     [
         (("parse", "sacct"), "Job ID: 5\nState: COMPLETED\n", 3, "Job ID: 5"),
         (("parse", "squeue"), "<html>\n", 3, "<html>"),
-        (("parse", "nonsense"), "", 2, "is none of: sacct, squeue"),
+        (("parse", "nonsense"), "", 2, "is none of: "),
         (("parse", "sacct", "/no/such/file"), "", 3, "/no/such/file: No such file or directory"),
         (("parse", "sacct", "--timezone", "Mars"), squeue(), 2, "is no time zone"),
         (("status", "--config", "/no/such.yaml"), "", 2, "/no/such.yaml: no such file"),

@@ -115,6 +115,21 @@ def test_people_need_not_wait_but_for_a_refused_login(make_site: MakeSite) -> No
     assert len(transport.asked) == asked
 
 
+def test_a_refused_login_is_repeated_by_no_other_process_either(make_site: MakeSite, clock: Clock) -> None:
+    refusing = Exchange("connect", raises="AuthError", stderr="did not accept the key", repeat=True)
+    first, transport = make_site([refusing])
+    with pytest.raises(AuthError):
+        first.client.queue()
+    assert len(transport.asked) == 1
+    second, transport = make_site([refusing])
+    with second.client.for_person(), pytest.raises(ConnectError, match=r"not tried again for .* s, because: did not"):
+        second.client.queue()
+    assert transport.asked == []
+    clock.now += AUTH_FIRST_SECONDS * 1.3
+    third, transport = make_site([QUEUE])
+    assert third.client.queue().exit_status == 0
+
+
 def test_a_refused_login_waits_long_and_ever_longer() -> None:
     clock = Clock(0.0)
     backoff = Backoff(clock, jitter=lambda: 1.0)

@@ -52,7 +52,10 @@ def test_a_small_file_is_enough(tmp_path: Path) -> None:
         (("user: maija", "user: maija\n      port: 70000"), "FILE:7: sites.lumi.ssh.port: "),
         (("user: maija", "user: maija\n      user: other"), "FILE:7: user: stands here twice"),
         (("user: maija", "user: -oProxyCommand=x"), "FILE:6: sites.lumi.ssh.user: "),
-        (("user: maija", "user: maija\n      connect_deadline: soon"), "write a length of time such as 90s"),
+        (
+            ("user: maija", "user: maija\n      connect_deadline: soon"),
+            "write a length of time with its unit, such as 90s",
+        ),
         (("ssh:", "timezone: Helsinki\n    ssh:"), "FILE:4: sites.lumi.timezone: is no time zone"),
         (("ssh:", "practice_clock_factor: 60\n    ssh:"), "practice_clock_factor: only for a practice site"),
         (("ssh:", "budget: {commands_per_hour: 100000}\n    ssh:"), "FILE:4: sites.lumi.budget.commands_per_hour: "),

@@ -343,6 +343,28 @@ def test_accounting_is_asked_at_most_twelve_times_an_hour(store: Store, make_sit
     assert [verb for verb, _ in transport.asked].count("accounting") == SACCT_PER_HOUR
 
 
+def test_what_left_the_queue_is_unknown_until_accounting_may_be_asked(
+    store: Store, make_site: MakeSite, clock: Clock
+) -> None:
+    context, _ = make_site(
+        [
+            FIELDS,
+            Exchange("accounting", sacct(), repeat=True),
+            Exchange("queue", squeue({"JOBID": "77", "STATE": "RUNNING"})),
+            EMPTY,
+            EMPTY,
+        ]
+    )
+    follow(store, "77")
+    for _ in range(SACCT_PER_HOUR):
+        context.client.accounting(["1"])
+    probe = JobsProbe()
+    for state in ("running", "unknown", "unknown"):
+        probe.run(context)
+        assert known(store, "77").state == state
+        clock.now += 60
+
+
 def test_slurm_that_cannot_answer_changes_nothing(store: Store, make_site: MakeSite) -> None:
     follow(store, "77")
     said = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)\n"

@@ -439,7 +439,7 @@ def run(*arguments: str, config: Path | None = None) -> subprocess.CompletedProc
     if config is not None:
         environment["RAYSLURM_CONFIG"] = str(config)
     return subprocess.run(
-        [sys.executable, "-m", "exporter.cli.main", *arguments], capture_output=True, text=True, env=environment,
+        [sys.executable, "-m", "exporter.cli.entry", *arguments], capture_output=True, text=True, env=environment,
         timeout=60, check=False, cwd=Path(__file__).parents[2],
     )  # fmt: skip
 

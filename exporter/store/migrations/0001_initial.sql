@@ -111,6 +111,14 @@ CREATE TABLE commands (
 ) STRICT;
 CREATE INDEX commands_by_time ON commands (site, at);
 
+-- Logins that a site refused: it is not tried again before, whichever process would, unless the credentials change.
+CREATE TABLE refusals (
+    site        TEXT PRIMARY KEY,
+    until       REAL NOT NULL,
+    credentials TEXT NOT NULL,
+    reason      TEXT NOT NULL
+) STRICT;
+
 -- Lifetime counters.
 CREATE TABLE counters (
     name        TEXT NOT NULL,
