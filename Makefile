@@ -38,7 +38,7 @@ render: $(STAMP) ## Make the dashboards' JSON and the list of metrics anew
 lab: ## Bring up a real Slurm site on this machine and leave it up (root, Debian)
 	@tests/lab/up
 
-lab-down: ## End the lab and remove every trace of it
+lab-down: ## End the lab and remove every trace of it (but Ray's cache: tests/lab/down --purge)
 	@tests/lab/down
 
 lock: ## Choose newer versions of the development environment (needs uv)

@@ -79,7 +79,6 @@ def _listen(config: Config) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        raise RayslurmError(
-            f"{config.listen}: {error.strerror}; something else listens there, so write another `listen`"
-        ) from None
+        cure = "something else listens there, so write another `listen`"
+        raise RayslurmError(f"{config.listen}: {error.strerror}; {cure}") from None
     return listener

@@ -159,8 +159,8 @@ def configure(lab: Lab, folder: Path, *, ray: Path | None = None, **site: Any) -
         "user": "researcher",
         "key": str(lab.client_key),
         "known_hosts": str(lab.known_hosts),
-        "connect_deadline": 5,
-        "command_deadline": 10,
+        "connect_deadline": "5s",
+        "command_deadline": "10s",
     } | site.pop("ssh", {})
     rayslurm = Rayslurm(folder, free_port())
     config = {

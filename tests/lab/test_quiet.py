@@ -65,7 +65,7 @@ def test_a_thousand_scrapes_leave_no_trace_at_the_site(lab: Lab, tmp_path: Path)
 
 @pytest.mark.timeout(180)
 def test_a_site_that_stops_answering_changes_no_scrape_and_comes_back_by_itself(lab: Lab, tmp_path: Path) -> None:
-    rayslurm = configure(lab, tmp_path, ssh={"command_deadline": 3, "connect_deadline": 3})
+    rayslurm = configure(lab, tmp_path, ssh={"command_deadline": "3s", "connect_deadline": "3s"})
     with rayslurm.serving():
         wait_for_success(lab, rayslurm)
         usual = statistics.median(scrape_times(rayslurm, 200))

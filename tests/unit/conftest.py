@@ -31,7 +31,7 @@ vm:
   host: 192.0.2.10
   user: tunnel
   identity_file: /home/maija/.ssh/id_vm
-  host_keys: ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIRiRLMGbniuBudpqR8inKSs0000000000000000000"]
+  host_keys: ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGtra2tra2tra2tra2tra2tra2tra2tra2tra2tra2tr"]
 """
 
 

@@ -65,6 +65,10 @@ def test_a_small_file_is_enough(tmp_path: Path) -> None:
             "FILE:7: vm.hosst: is not a key that rayslurm knows; did you mean `host`?",
         ),
         (("user: maija", "user: [maija"), "not YAML"),
+        (
+            ("sites:", "vm: {host: a, user: b, identity_file: c, host_keys: [ssh-ed25519 AAAA...]}\nsites:"),
+            "is no host key; copy",
+        ),
         ((GOOD, "- a\n- b\n"), "FILE:1: the top level must be keys with values"),
         ((GOOD, ""), "FILE:1: sites: is missing"),
         ((GOOD, "? [a]\n: b\n"), "not YAML that can be used"),

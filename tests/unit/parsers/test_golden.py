@@ -17,11 +17,12 @@ from exporter.parsers import parsers
 from exporter.parsers.as_json import to_json
 
 GOLDEN = Path(__file__).parents[2] / "golden"
-ZONES = {"autumn_night": "Europe/Helsinki", "spring_night": "Europe/Helsinki"}
-TEXTS = sorted(path for kind in ("sacct", "squeue") for path in (GOLDEN / kind).glob("*.txt"))
+ZONES = {"autumn_night": "Europe/Helsinki", "spring_night": "Europe/Helsinki", "local_time": "Europe/Helsinki"}
+TEXTS = sorted(path for kind in parsers() for path in (GOLDEN / kind).glob("*.txt"))
 
 
 def test_there_are_texts() -> None:
+    assert {path.parent.name for path in TEXTS} == set(parsers())
     assert len(TEXTS) > 15
 
 
