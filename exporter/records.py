@@ -6,7 +6,7 @@ says so). Ids are strings as printed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 BASE_STATES = frozenset(
@@ -185,3 +185,73 @@ class EfficiencyReport:
     average_disk_read_bytes: float | None = None
     average_disk_write_bytes: float | None = None
     energy_joules: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GpuUse:
+    """How one GPU of a job was used, by the site's monitoring.
+
+    Attributes:
+        hostname: the node it is in.
+        gpu_id: its number there, as printed.
+        load_mean_ratio: mean load, 0-1.
+        load_max_ratio: highest load, 0-1.
+        memory_mean_bytes: mean memory in use.
+        memory_max_bytes: most memory in use.
+        energy_joules: None where the site does not count it (0).
+    """
+
+    hostname: str
+    gpu_id: str
+    load_mean_ratio: float | None = None
+    load_max_ratio: float | None = None
+    memory_mean_bytes: float | None = None
+    memory_max_bytes: float | None = None
+    energy_joules: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SeffReport:
+    """A job as `seff` reports it. Field names are those of `rayslurm parse seff --json`.
+
+    Attributes:
+        array_job_id: `123_4` of an array's task; None for a job that is no array's.
+        state: Slurm's word in capitals, as seff has it: a job killed for its memory may be `FAILED`.
+        exit_code: None while the job waits or runs.
+        nodes: None where seff prints `Cores: 1` alone.
+        cores_per_node: seff rounds it down where the cores are not spread evenly.
+        cores: cores of the whole job; None where the two above do not tell.
+        cpu_used_seconds: CPU time used.
+        cpu_efficiency_ratio: `cpu_used_seconds` over `core_walltime_seconds` as printed, 0-1, may be more.
+        core_walltime_seconds: wall-clock time times cores.
+        memory_used_is_estimate: whether seff says "(estimated maximum)".
+        memory_efficiency_ratio: used over allocated memory as printed; over 1 for a job that took more than it had.
+        memory_allocated_bytes: memory of the whole job.
+        billing_units: what the job cost in all.
+        billing_components: what that consists of: `cpu mem gpu nvme non_interactive` to units; empty where not told.
+        gpus: one for each GPU; empty where no table of them is printed.
+    """
+
+    job_id: str
+    array_job_id: str | None = None
+    cluster: str | None = None
+    partition: str | None = None
+    user: str | None = None
+    group: str | None = None
+    state: str | None = None
+    exit_code: int | None = None
+    nodes: int | None = None
+    cores_per_node: int | None = None
+    cores: int | None = None
+    cpu_used_seconds: float | None = None
+    cpu_efficiency_ratio: float | None = None
+    core_walltime_seconds: float | None = None
+    wall_clock_seconds: float | None = None
+    memory_used_bytes: float | None = None
+    memory_used_is_estimate: bool | None = None
+    memory_efficiency_ratio: float | None = None
+    memory_allocated_bytes: float | None = None
+    billing_units: float | None = None
+    billing_components: dict[str, float] = field(default_factory=dict)
+    billed_project: str | None = None
+    gpus: tuple[GpuUse, ...] = ()

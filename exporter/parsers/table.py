@@ -6,19 +6,16 @@ after it that is no row is handed on as a stray, in its place between the rows, 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from exporter.errors import InputError
 from exporter.parsers.ids import is_fragment
 from exporter.parsers.layout import Delimited, Dialect, Fixed, Span, find_layout, is_foreign_header
+from exporter.parsers.text import NOISE, first_line, lines_of, quoted
 
-_ANSI = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]{0,200}(?:\x07|\x1b\\)|[()][A-Za-z0-9])")
-_NOISE = re.compile(r"(?:sacct|squeue|srun|sbatch|slurm\w*|perl|-?bash|manpath|ssh|module)(?:-\w+)?: ", re.IGNORECASE)
 _LONGEST_BREAK = 64
 """So many lines at most are looked at for the rest of a row whose text contains line breaks."""
-_LONGEST_QUOTE = 160
 _FEWEST_TELLING = 3
 """A line before the header with fewer cells than this may be anything."""
 
@@ -76,7 +73,7 @@ def read_tables(text: str, dialect: Dialect, *, tool: str) -> list[Table]:
     Raises:
         InputError: no line is the tool's header; quotes the first line that is not empty.
     """
-    lines = _lines(text)
+    lines = lines_of(text)
     tables: list[Table] = []
     position = 0
     while position < len(lines):
@@ -90,24 +87,11 @@ def read_tables(text: str, dialect: Dialect, *, tool: str) -> list[Table]:
         tables.append(table)
         position = _read_body(lines, position + layout.header_lines, layout, dialect, table)
     if not tables:
-        first = next((line.strip() for line in lines if line.strip()), None)
+        first = first_line(lines)
         if first is None:
             raise InputError(f"not what {tool} prints: the text is empty")
         raise InputError(f"not what {tool} prints: no header with {dialect.id_name}; it begins {quoted(first)}")
     return tables
-
-
-def quoted(line: str) -> str:
-    """A line for a message, cut where it is long."""
-    return repr(line if len(line) <= _LONGEST_QUOTE else line[:_LONGEST_QUOTE] + "…")
-
-
-def _lines(text: str) -> list[str]:
-    """Split at line feeds alone: a delimiter may be what str.splitlines takes for an end of line."""
-    text = text.removeprefix("\ufeff")
-    if "\x1b" in text:
-        text = _ANSI.sub("", text)
-    return [line.rstrip("\r") for line in text.split("\n")]
 
 
 def _read_body(lines: Sequence[str], position: int, layout: Delimited | Fixed, dialect: Dialect, table: Table) -> int:
@@ -153,7 +137,7 @@ class _FixedBody:
             if self._dialect.is_id(row[column], column in cut):
                 return Row(position + 1, line, row, frozenset(cut)), 1
         reason = "not a row: its cells are not in the columns of the header"
-        return Stray(position + 1, line, reason, row_like=len(line.split()) > 1 and not _NOISE.match(line)), 1
+        return Stray(position + 1, line, reason, row_like=len(line.split()) > 1 and not NOISE.match(line)), 1
 
     def _readings(self, line: str) -> Iterator[tuple[list[str], tuple[Span, ...]]]:
         """The ways to cut a line into cells: Slurm counts widths in bytes, who lays out its text anew in characters.
@@ -315,7 +299,7 @@ class _DelimitedBody:
             line = self._lines[at]
             cells_there = self._split(line)
             next_begins = self._begins_row(cells_there)
-            if len(cells_there) > 1 or _NOISE.match(line) or find_layout(self._lines, at, self._dialect):
+            if len(cells_there) > 1 or NOISE.match(line) or find_layout(self._lines, at, self._dialect):
                 break
             more.append(line)
             at += 1
