@@ -255,3 +255,71 @@ class SeffReport:
     billing_components: dict[str, float] = field(default_factory=dict)
     billed_project: str | None = None
     gpus: tuple[GpuUse, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AllocationRecord:
+    """What a project may use of one kind of resource, and what it has used.
+
+    Field names are those of `rayslurm parse lumi-allocations --json`.
+
+    Attributes:
+        provider: `lumi` or `csc`.
+        project: as printed.
+        kind: `cpu`, `gpu`, `storage`, `qpu` or `cloud`. Kinds are never added up.
+        unit: `core-hours`, `gpu-hours`, `TB-hours`, `qpu-seconds` or `BU`.
+        used: in that unit.
+        granted: None where nothing is granted (`N/A`).
+        remaining: granted less used; negative where more was used.
+        updated_time: when the site reckoned this; UTC epoch seconds.
+    """
+
+    provider: str
+    project: str
+    kind: str
+    unit: str
+    used: float | None = None
+    granted: float | None = None
+    remaining: float | None = None
+    updated_time: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CscAllocationRecord(AllocationRecord):
+    """The same of a project at CSC, with what is known of the project.
+
+    Attributes:
+        start_time: when it began: midnight of the date, UTC epoch seconds.
+        end_time: the date on which it ends, likewise.
+        last_grant_time: the date of the latest grant, likewise.
+        status: as printed, such as `open`.
+        title: without its quotation marks.
+    """
+
+    start_time: int | None = None
+    end_time: int | None = None
+    last_grant_time: int | None = None
+    status: str | None = None
+    title: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceRecord:
+    """A disk area and how full it is.
+
+    Attributes:
+        project: whose it is; None for a home.
+        used_bytes: units are steps of 1024.
+        used_files: units are steps of 1000.
+        over_quota: whether the site marks it so, or more is used than allowed; None where neither is known.
+        cleanup_days: after how many days the site removes what nobody touched; None for never or not told.
+    """
+
+    path: str
+    project: str | None = None
+    used_bytes: float | None = None
+    limit_bytes: float | None = None
+    used_files: int | None = None
+    limit_files: int | None = None
+    over_quota: bool | None = None
+    cleanup_days: int | None = None

@@ -1,0 +1,87 @@
+"""What each real text on balances and disk areas of a collection beside the checkout must give."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from exporter.errors import InputError
+from exporter.parsers import parsers
+from exporter.parsers.lumi_allocations import parse as parse_lumi
+from exporter.records import AllocationRecord, Parsed
+
+SAMPLES = Path(__file__).parents[3] / ".." / "shared" / "samples"
+pytestmark = pytest.mark.skipif(
+    not SAMPLES.is_dir(), reason="no collection of real outputs in ../shared/samples beside this checkout"
+)
+
+
+def text(name: str) -> str:
+    path = SAMPLES / name
+    if not path.is_file():
+        pytest.skip(f"no {name} in ../shared/samples beside this checkout")
+    return path.read_text(encoding="utf-8")
+
+
+def balances(parsed: Parsed[AllocationRecord]) -> list[tuple[object, ...]]:
+    assert parsed.warnings == ()
+    return [(each.project[-3:], each.kind, each.used, each.granted, each.remaining) for each in parsed.records]
+
+
+LUMI = {
+    "RENDERED_lumi-allocations_noqpu": [
+        ("001", "cpu", 0, None, None),
+        ("001", "gpu", 12, 300, 288),
+        ("001", "storage", 5, 10, 5),
+    ],
+    "RENDERED_lumi-allocations_qpu": [
+        ("001", "cpu", 0, None, None),
+        ("001", "gpu", 12, 300, 288),
+        ("001", "storage", 5, 10, 5),
+        ("001", "qpu", 0, None, None),
+        ("002", "cpu", 1234567, 1000000, -234567),
+        ("002", "gpu", 0, None, None),
+        ("002", "storage", 7, 7000, 6993),
+        ("002", "qpu", 42, 3600, 3558),
+    ],
+    "lumi-allocations_20251010_zero_alloc": [
+        ("353", "cpu", 657004, None, None),
+        ("353", "gpu", 9337612, None, None),
+        ("353", "storage", 6560216, None, None),
+        ("963", "cpu", 174875, 1500000, 1325125),
+        ("963", "gpu", 125563, 1500000, 1374437),
+        ("963", "storage", 908606, 8000000, 7091394),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", LUMI)
+def test_lumi_allocations(name: str) -> None:
+    assert balances(parse_lumi(text(f"lumi/{name}.txt"))) == LUMI[name]
+
+
+def test_when_lumis_balances_were_reckoned() -> None:
+    assert {each.updated_time for each in parse_lumi(text("lumi/RENDERED_lumi-allocations_qpu.txt")).records} == {
+        1795451153
+    }
+
+
+REFUSED = {
+    "lumi-allocations": [
+        "lumi/RENDERED_lumi-allocations_no_access.txt",
+        "csc/csc-projects_2025BU.txt",
+        "csc/csc-workspaces_puhti.txt",
+        "seff/roihu_307386_completed_cpu_newBU.txt",
+        "slurm-lab/squeue-me.txt",
+        "slurm-lab/sacct-full-P.txt",
+    ],
+}
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, names in REFUSED.items() for name in names])
+def test_text_of_another_kind_is_refused(kind: str, name: str) -> None:
+    lines = [line.strip() for line in text(name).splitlines() if line.strip()]
+    with pytest.raises(InputError) as caught:
+        parsers()[kind](text(name))
+    assert any(repr(line)[:100] in str(caught.value) for line in lines)
