@@ -8,8 +8,8 @@ _ANSI = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]{0,200}(?:\x07|\x
 NOISE = re.compile(r"(?:sacct|squeue|srun|sbatch|slurm\w*|perl|-?bash|manpath|ssh|module)(?:-\w+)?: ", re.IGNORECASE)
 """What programs and the shell say around a report, at the beginning of a line."""
 _AROUND = re.compile(
-    r"\s*(?:[^\s@]+@\S+[^$#%]{0,200}[$#%>](?:\s|\Z)|\[[^\]]{1,200}\][$#%>](?:\s|\Z)|[$#>]+ |rc=[0-9]+\s*\Z|-{2,}(?:\s.*)?\Z"
-    r"|(?:LANGUAGE|LC_[A-Z]+|LANG) = |are supported and installed on your system)"
+    r"\s*(?:[^\s@]+@\S+[^$#%]{0,200}[$#%>](?:\s|\Z)|\[[^\]]{1,200}\][$#%>](?:\s|\Z)|[$#>]+ |rc=[0-9]+\s*\Z"
+    r"|-[-\s+]+\Z|--- [a-z][^:|]*\Z|(?:LANGUAGE|LC_[A-Z]+|LANG) = |are supported and installed on your system)"
 )
 _LONGEST_QUOTE = 160
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from exporter.errors import InputError
 from exporter.parsers import parsers
+from exporter.parsers.csc_projects import parse as parse_csc
 from exporter.parsers.lumi_allocations import parse as parse_lumi
-from exporter.records import AllocationRecord, Parsed
+from exporter.records import Parsed
 
 SAMPLES = Path(__file__).parents[3] / ".." / "shared" / "samples"
 pytestmark = pytest.mark.skipif(
     not SAMPLES.is_dir(), reason="no collection of real outputs in ../shared/samples beside this checkout"
 )
+
+HELSINKI = ZoneInfo("Europe/Helsinki")
 
 
 def text(name: str) -> str:
@@ -24,7 +29,7 @@ def text(name: str) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def balances(parsed: Parsed[AllocationRecord]) -> list[tuple[object, ...]]:
+def balances(parsed: Parsed[Any]) -> list[tuple[object, ...]]:
     assert parsed.warnings == ()
     return [(each.project[-3:], each.kind, each.used, each.granted, each.remaining) for each in parsed.records]
 
@@ -67,7 +72,29 @@ def test_when_lumis_balances_were_reckoned() -> None:
     }
 
 
+def test_csc_projects() -> None:
+    parsed = parse_csc(text("csc/csc-projects_2025BU.txt"), timezone=HELSINKI)
+    assert balances(parsed) == [
+        ("345", "cpu", 20, 60000, 59980),
+        ("345", "gpu", 30, 1000, 970),
+        ("345", "storage", 40, 300000, 299960),
+        ("345", "cloud", 10, 400, 390),
+    ]
+    for each in parsed.records:
+        assert (each.provider, each.unit, each.updated_time) == ("csc", "BU", 1756815120)
+        assert (each.start_time, each.end_time, each.last_grant_time) == (1566248400, 1887397200, 1738274400)
+        assert (each.status, each.title) == ("open", "Ortotopology modeling")
+
+
 REFUSED = {
+    "csc-projects": [
+        "csc/csc-workspaces_puhti.txt",
+        "csc/csc-workspaces_mahti_values.txt",
+        "lumi/RENDERED_lumi-allocations_qpu.txt",
+        "lumi/RENDERED_lumi-allocations_no_access.txt",
+        "seff/roihu_307386_completed_cpu_newBU.txt",
+        "slurm-lab/sacct-full-P.txt",
+    ],
     "lumi-allocations": [
         "lumi/RENDERED_lumi-allocations_no_access.txt",
         "csc/csc-projects_2025BU.txt",
