@@ -15,7 +15,15 @@ from exporter.records import Parsed
 
 def test_every_module_with_a_kind_is_found() -> None:
     found = parsers()
-    assert {"sacct", "squeue"} <= set(found)
+    assert set(found) == {
+        "sacct",
+        "squeue",
+        "seff",
+        "lumi-allocations",
+        "csc-projects",
+        "csc-workspaces",
+        "lumi-workspaces",
+    }
     parsed = found["squeue"]("JOBID\n", timezone=UTC)
     assert isinstance(parsed, Parsed)
 

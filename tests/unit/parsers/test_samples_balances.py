@@ -19,6 +19,7 @@ pytestmark = pytest.mark.skipif(
     not SAMPLES.is_dir(), reason="no collection of real outputs in ../shared/samples beside this checkout"
 )
 
+GIB, TIB = 1024.0**3, 1024.0**4
 HELSINKI = ZoneInfo("Europe/Helsinki")
 
 
@@ -86,7 +87,54 @@ def test_csc_projects() -> None:
         assert (each.status, each.title) == ("open", "Ortotopology modeling")
 
 
+Area = tuple[str, float, float, int, int, bool, int | None]
+AREAS: dict[str, list[Area]] = {
+    "csc-workspaces_puhti": [
+        ("/users/kkayttaj", 4.4 * GIB, 10 * GIB, 24000, 100000, False, None),
+        ("/projappl/project_2000123", 24 * GIB, 50 * GIB, 36000, 100000, False, None),
+        ("/scratch/project_2000123", 103 * GIB, TIB, 389000, 1000000, False, 180),
+        ("/projappl/project_2001234", 85 * GIB, 100 * GIB, 282000, 600000, False, None),
+        ("/scratch/project_2001234", 7.2 * TIB, 8 * TIB, 2700000, 5000000, False, 90),
+    ],
+    "csc-workspaces_quota_exceeded_asterisk": [
+        ("/users/kkayttaj", 4.4 * GIB, 10 * GIB, 24000, 100000, False, None),
+        ("/projappl/project_2000123", 24 * GIB, 50 * GIB, 36000, 100000, False, None),
+        ("/scratch/project_2000123", 103 * GIB, TIB, 389000, 1000000, False, 180),
+        ("/projappl/project_2001234", 85 * GIB, 100 * GIB, 282000, 600000, False, None),
+        ("/scratch/project_2001234", 7.2 * TIB, 7 * TIB, 2700000, 5000000, True, 90),
+    ],
+    "csc-workspaces_mahti_values": [
+        ("/users/csc", 3.045 * GIB, 10 * GIB, 2420, 100000, False, None),
+        ("/projappl/project_csc", 4 * 1024, 50 * GIB, 0, 100000, False, None),
+        ("/projappl/project_csc", 12.86 * 1024**2, 50 * GIB, 970, 100000, False, None),
+        ("/scratch/project_csc", 36.43 * GIB, TIB, 640, 1000000, False, None),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", AREAS)
+def test_disk_areas(name: str) -> None:
+    parsed = parsers()["csc-workspaces"](text(f"csc/{name}.txt"))
+    for each, expected in zip(parsed.records, AREAS[name], strict=True):
+        assert (each.path, each.over_quota, each.cleanup_days) == (expected[0], *expected[5:])
+        assert (each.used_files, each.limit_files) == expected[3:5]
+        assert (each.used_bytes, each.limit_bytes) == pytest.approx(expected[1:3])
+        assert each.project == (None if "/users/" in each.path else each.path.rpartition("/")[2])
+    assert len(parsed.warnings) == (name == "csc-workspaces_mahti_values")  # an area with two values
+
+
 REFUSED = {
+    "csc-workspaces": [
+        "csc/csc-projects_2025BU.txt",
+        "lumi/RENDERED_lumi-allocations_qpu.txt",
+        "seff/roihu_307386_completed_cpu_newBU.txt",
+        "slurm-lab/squeue-me.txt",
+    ],
+    "lumi-workspaces": [
+        "csc/csc-projects_2025BU.txt",
+        "lumi/RENDERED_lumi-allocations_no_access.txt",
+        "seff/error_job_not_found.stderr.txt",
+    ],
     "csc-projects": [
         "csc/csc-workspaces_puhti.txt",
         "csc/csc-workspaces_mahti_values.txt",
