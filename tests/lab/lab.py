@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -71,6 +73,12 @@ def _setns(file_descriptor: int) -> None:
     if ctypes.CDLL(None, use_errno=True).setns(file_descriptor, CLONE_NEWNET) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), "setns")
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    """A session may end while we go through the list."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 @dataclass
@@ -235,6 +243,17 @@ class Lab:
             except (FileNotFoundError, ProcessLookupError):
                 continue  # ended while we looked
         return sorted(found)
+
+    @contextmanager
+    def silent_sshd(self, node: str = "login") -> Iterator[None]:
+        """Stops every sshd of a node meanwhile, listener and sessions; packets still arrive, answers do not."""
+        try:
+            for pid in self.sshd_pids(node):
+                _signal(pid, signal.SIGSTOP)
+            yield
+        finally:
+            for pid in self.sshd_pids(node):
+                _signal(pid, signal.SIGCONT)
 
     def sshd_log(self, node: str = "login") -> str:
         """What sshd of login (or cloud) logged since `up`: each connection, each key, each session."""

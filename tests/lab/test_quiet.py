@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import gzip
-import os
 import signal
 import statistics
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -24,20 +21,6 @@ PROBE = {"site": SITE, "probe": "jobs"}
 
 def wait_for_success(lab: Lab, rayslurm: Rayslurm) -> None:
     lab.wait(lambda: rayslurm.value("probe_success", **PROBE) == 1, 30, "the first answer of the site")
-
-
-@contextmanager
-def stopped(lab: Lab) -> Iterator[None]:
-    """Stops every sshd process of the login node meanwhile: the listener and the sessions."""
-    pids = lab.sshd_pids()
-    assert len(pids) >= 2, "a listener and a session"
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in lab.sshd_pids():
-            os.kill(pid, signal.SIGCONT)
 
 
 def scrape_times(rayslurm: Rayslurm, count: int) -> list[float]:
@@ -69,7 +52,8 @@ def test_a_site_that_stops_answering_changes_no_scrape_and_comes_back_by_itself(
     with rayslurm.serving():
         wait_for_success(lab, rayslurm)
         usual = statistics.median(scrape_times(rayslurm, 200))
-        with stopped(lab):
+        assert len(lab.sshd_pids()) >= 2, "a listener and a session"
+        with lab.silent_sshd():
             lab.wait(lambda: rayslurm.value("probe_success", **PROBE) == 0, 60, "the probe says that it failed")
             stood = rayslurm.value("probe_last_success_timestamp_seconds", **PROBE)
             during = statistics.median(scrape_times(rayslurm, 200))

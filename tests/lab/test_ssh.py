@@ -203,18 +203,12 @@ def test_a_session_that_breaks_is_told_apart_from_a_command_that_fails(lab: Lab,
 
 
 def test_an_sshd_that_says_nothing_is_left_at_the_deadline(lab: Lab, connect: Connect) -> None:
-    listener = lab.sshd_pids()
-    for pid in listener:
-        os.kill(pid, signal.SIGSTOP)
-    try:
+    with lab.silent_sshd():
         started = time.monotonic()
         with pytest.raises(ConnectError, match="no answer within 1 s") as caught:
             connect().connect(1)
         assert not isinstance(caught.value, AuthError), "a silent site is no refused login"
         assert time.monotonic() - started < 3
-    finally:
-        for pid in listener:
-            os.kill(pid, signal.SIGCONT)
 
 
 def test_a_closed_port_says_so(lab: Lab) -> None:
