@@ -150,6 +150,7 @@ def _cell(cell: str, unit: str) -> tuple[float | None, float | None]:
 def _once(records: list[AllocationRecord], warnings: list[ParseWarning], lines: list[str]) -> list[AllocationRecord]:
     """The records without those of a project printed twice with different amounts: one of them is garbled."""
     by_name: dict[tuple[str, str], list[AllocationRecord]] = {}
+    last = {line.partition("|")[0].strip(): number for number, line in enumerate(lines, 1)}
     for record in records:
         by_name.setdefault((record.project, record.kind), []).append(record)
     kept = []
@@ -157,7 +158,7 @@ def _once(records: list[AllocationRecord], warnings: list[ParseWarning], lines: 
         if all(each == same[0] for each in same):
             kept.append(same[0])
             continue
-        number = max(at for at, line in enumerate(lines, 1) if line.strip().startswith(project))
+        number = last[project]
         warnings.append(ParseWarning(number, lines[number - 1], f"{kind}: printed twice, and not the same"))
     return kept
 

@@ -1,4 +1,4 @@
-"""What `sacct` prints, as accounting records: delimited (`-P`, `-p`) or as its default table."""
+"""What `sacct` prints, as accounting records: delimited (`-P`, `-p`), or a default table that has cut nothing."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from datetime import UTC, tzinfo
 from math import inf
 from typing import TypedDict
 
+from exporter.errors import InputError
 from exporter.parsers.accounting import RowReader
 from exporter.parsers.agreement import agreed
 from exporter.parsers.ids import JobId, cut_job_id, job_id
 from exporter.parsers.layout import Dialect
-from exporter.parsers.table import Row, Stray, read_tables
+from exporter.parsers.table import Row, Stray, Table, read_tables
+from exporter.parsers.text import first_line, is_json, lines_of, quoted
 from exporter.records import AccountingRecord, Parsed, ParseWarning
 
 KIND = "sacct"
@@ -58,6 +60,13 @@ _DIALECT = Dialect(
     ruled=True,
     pads=False,
 )
+
+
+_INSTEAD = "type: sacct -P -j JOBID -o JobID,JobName,State,ExitCode,Elapsed"
+_SAYS_ERROR = re.compile(r"\S{1,40} error: |\S{1,40}: error: ")
+_MARKED = re.compile(r"(?:.*\s)?[0-9]\S*\+(?=\s|\Z)|\s*[0-9].*\S\+(?=\s|\Z)")
+"""A line with an id in it, and the mark of what was cut."""
+_FIRST_CELL = re.compile(r"\s*([0-9][^\s|]{0,60})(?:[|\s]+\S)")
 
 
 class _FromSteps(TypedDict):
@@ -107,19 +116,49 @@ def parse(text: str, *, timezone: tzinfo = UTC) -> Parsed[AccountingRecord]:
     latest attempt is the record and the earlier ones are its `attempts`. Of several tables the last that names a job
     tells of it. Times are UTC epoch seconds, durations seconds, sizes bytes, energy joules, frequencies hertz.
 
+    A table of fixed width is read where none of its cells was cut: what a cut one said is gone, and of an id that is
+    whose row it is.
+
     Args:
         text: the output, with or without what was printed around it.
         timezone: the zone of the site's local times. Epoch seconds (SLURM_TIME_FORMAT=%s) need none.
 
     Raises:
-        InputError: the text has no header of sacct's; quotes the first line.
+        InputError: the text has no header of sacct's, is JSON, or has cut cells; quotes the line and says what to type
+            instead.
     """
     collector = _Collector(timezone)
-    for number, table in enumerate(read_tables(text, _DIALECT, tool=KIND)):
+    for number, table in enumerate(_tables(text)):
+        _refuse_cut(table)
         for item in table.items:
             collector.add(item, number)
         collector.end_table()
     return collector.parsed()
+
+
+def _tables(text: str) -> list[Table]:
+    """The tables of a text; where there are none the error says what to type."""
+    try:
+        return read_tables(text, _DIALECT, tool=KIND)
+    except InputError as error:
+        lines = lines_of(text)
+        if is_json(lines):
+            raise InputError(f"JSON is not read; {_INSTEAD}") from None
+        if not text.strip() or _SAYS_ERROR.match(first_line(lines) or ""):
+            raise
+        headless = any((cell := _FIRST_CELL.match(line)) and _is_id(cell[1], True) for line in lines)
+        rows = "; rows without a header are not read" if headless else ""
+        raise InputError(f"{error}{rows}; {_INSTEAD}") from None
+
+
+def _refuse_cut(table: Table) -> None:
+    """Raise an error where the widths of a table's columns have cut any of its cells."""
+    for item in table.items if table.fixed else ():
+        cut = bool(item.cut) if isinstance(item, Row) else _MARKED.match(item.text) is not None
+        if cut:
+            raise InputError(
+                f"cut by the width of its column: line {item.line} {quoted(item.text.strip())}; {_INSTEAD}"
+            )
 
 
 class _Collector:

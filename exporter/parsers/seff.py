@@ -43,7 +43,9 @@ _SAID = re.compile(
 )
 _LOOK_ALIKE = frozenset({"Job Wall-time", "Mem Efficiency"})
 """Lines of nn_seff, whose reports begin as seff's do."""
-_REFUSALS = re.compile(r"Job not found|Badly formatted array jobid|Usage: seff|seff Version|.*seff: .*not found")
+_REFUSALS = re.compile(
+    r"Job not found|Badly formatted array jobid|Usage: seff|seff Version|(?:\S{1,40}: ){0,2}seff: .{0,40}not found"
+)
 _TROUBLE = re.compile(r".*\berror: ", re.IGNORECASE)
 
 Fields = dict[str, Any]
@@ -79,7 +81,7 @@ def _task(text: str) -> Fields:
 
 def _owner(text: str) -> Fields:
     user, slash, group = text.partition("/")
-    if not slash:
+    if not slash or "/" in group:
         raise ValueError("not user/group")
     return {"user": user.strip() or None, "group": group.strip() or None}
 

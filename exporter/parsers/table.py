@@ -61,9 +61,16 @@ class Stray:
 
 @dataclass(slots=True)
 class Table:
-    """A table: its header's columns in lower case, and rows and strays in the order of the text."""
+    """A table.
+
+    Attributes:
+        columns: those of the header, in lower case.
+        fixed: whether its columns have fixed widths.
+        items: rows and strays in the order of the text.
+    """
 
     columns: tuple[str, ...]
+    fixed: bool = False
     items: list[Row | Stray] = field(default_factory=list)
 
 
@@ -81,7 +88,7 @@ def read_tables(text: str, dialect: Dialect, *, tool: str) -> list[Table]:
         if layout is None:
             position += 1
             continue
-        table = Table(layout.columns)
+        table = Table(layout.columns, fixed=isinstance(layout, Fixed))
         if not tables and isinstance(layout, Delimited):
             table.items.extend(_DelimitedBody(lines, layout, dialect).before_header(position))
         tables.append(table)

@@ -41,6 +41,6 @@ def is_around(line: str) -> bool:
 
 
 def is_json(lines: list[str]) -> bool:
-    """Whether a text begins as JSON does."""
-    first = first_line(lines) or ""
+    """Whether a text begins as JSON does, after what may be printed around it."""
+    first = next((line.strip() for line in lines if not is_around(line)), "")
     return first.startswith(("{", "[{", '["')) or first in {"[", "[]"}

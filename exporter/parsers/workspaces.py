@@ -40,7 +40,8 @@ def read_areas(text: str, *, tool: str) -> Parsed[WorkspaceRecord]:
         InputError: the text has no area; quotes its first line.
     """
     lines = lines_of(text)
-    records: list[WorkspaceRecord] = []
+    records: dict[WorkspaceRecord, None] = {}
+    paths: set[str] = set()
     warnings: list[ParseWarning] = []
     headed = False
     project: str | None = None
@@ -53,7 +54,7 @@ def read_areas(text: str, *, tool: str) -> Parsed[WorkspaceRecord]:
         elif line == "Personal home folder":
             project = None
         elif line.startswith("/"):
-            problem = _take(line, project, records)
+            problem = _take(line, project, records, paths)
             if problem is not None:
                 warnings.append(ParseWarning(number, raw, problem))
         elif _KNOWN.match(line):
@@ -65,16 +66,15 @@ def read_areas(text: str, *, tool: str) -> Parsed[WorkspaceRecord]:
     return Parsed(tuple(records), tuple(warnings))
 
 
-def _take(line: str, project: str | None, records: list[WorkspaceRecord]) -> str | None:
+def _take(line: str, project: str | None, records: dict[WorkspaceRecord, None], paths: set[str]) -> str | None:
     """Add a row's record; returns what is wrong with it."""
     try:
         record = _area(line, project)
     except ValueError as error:
         return str(error)
-    if record in records:
-        return None
-    again = any(each.path == record.path for each in records)
-    records.append(record)
+    again = record not in records and record.path in paths
+    records[record] = None
+    paths.add(record.path)
     return "an area printed already, with other values" if again else None
 
 

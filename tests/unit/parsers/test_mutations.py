@@ -316,7 +316,11 @@ def test_nothing_but_input_error(text: str) -> None:
 @given(body=st.text(st.sampled_from("JobID|State123.batch_[]+- \n:x\x1b[m"), max_size=300), ruled=st.booleans())
 def test_nothing_but_records_after_a_header(body: str, ruled: bool) -> None:
     header = "JobID           State\n------------ --------\n" if ruled else "JobID|State\n"
-    sacct.parse(header + body)
+    if not ruled or "+" not in body:
+        sacct.parse(header + body)
+    else:  # what its column has cut is refused
+        with suppress(InputError):
+            sacct.parse(header + body)
 
 
 TABLE = (GOLDEN / "default_table.txt").read_bytes().decode("utf-8", "replace")
@@ -333,10 +337,14 @@ def test_one_character_of_a_table(place: int, how: str, character: str) -> None:
     """What is read of a row of fixed width is a word of its own line, or was there before."""
     text = TABLE[:place] + ("" if how == "d" else character) + TABLE[place + (how != "i") :]
     before = {row.job_id: row for row in rows_of(sacct.parse(TABLE))}
+    try:
+        parsed = sacct.parse(text)
+    except InputError:
+        return  # a cell that ends in + now fills its column
     words: dict[str, set[str]] = defaultdict(set)
     for line in text.split("\n"):
         words[line.split(" ")[0]] |= set(line.split())
-    for row in rows_of(sacct.parse(text)):
+    for row in rows_of(parsed):
         was = before.get(row.job_id)
         for value in (row.alloc_cpus, None if row.exit_code is None else f"{row.exit_code}:{row.signal or 0}"):
             known = {was.alloc_cpus, f"{was.exit_code}:{was.signal or 0}"} if was else set()

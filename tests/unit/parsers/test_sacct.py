@@ -225,3 +225,56 @@ def test_marks_of_what_was_cut_are_understood_in_a_table_that_somebody_made_deli
     record = one("JobID|State|JobName\n3659617|CANCELLED+|c++\n3659617.bat+|OUT_OF_ME+|batch\n")
     assert (record.state, record.job_name) == ("CANCELLED", "c++")
     assert [(step.job_id, step.state) for step in record.steps] == [("3659617.bat+", "OUT_OF_MEMORY")]
+
+
+RULED = "JobID           JobName      State\n------------ ---------- ----------\n"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "7654321      ray-head-+  COMPLETED",
+        "7654321.bat+      batch  COMPLETED",
+        "7654321            name CANCELLED+",
+        "7654321      ten chr c+  COMPLETED",
+        "9990001_[2-+       name    PENDING",
+        "12345678901+       name    PENDING",
+        "7654321      \u00f6\u00f6\u00f6\u00f6\ufffd+  COMPLETED",
+    ],
+)
+def test_a_table_with_a_cut_cell_is_refused_with_what_to_type(row: str) -> None:
+    whole = "7654320            name  COMPLETED\n"
+    assert one(RULED + whole).state == "COMPLETED"
+    with pytest.raises(InputError) as caught:
+        sacct.parse(RULED + whole + row + "\n")
+    assert f"line 4 {row!r}" in str(caught.value)
+    assert "type: sacct -P -j JOBID -o JobID," in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["c++", "a+", "x + y+"])
+def test_a_name_that_ends_in_plus_and_is_shorter_than_its_column_is_whole(name: str) -> None:
+    assert one(f"{RULED}7654321      {name:>10}  COMPLETED\n").job_name == name
+
+
+def test_words_with_a_plus_after_a_table_are_not_cut_cells() -> None:
+    parsed = sacct.parse(RULED + "7654321            name  COMPLETED\ncompiled with g++ today\n")
+    assert parsed.records[0].state == "COMPLETED"
+    assert len(parsed.warnings) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("7654321|name|COMPLETED\n7654321.batch|batch|COMPLETED\n", "rows without a header are not read"),
+        ("7654321            name  COMPLETED\n", "rows without a header are not read"),
+        ("7654321.bat+      batch  COMPLETED\n", "rows without a header are not read"),
+        ('{\n  "jobs": [\n    {"job_id": 5}\n  ]\n}\n', "JSON is not read"),
+        ('$ sacct --json -j 5\nsacct: error: x\n{"jobs": []}\n', "JSON is not read"),
+        ("State|ExitCode\nCOMPLETED|0:0\n", "no header with JobID"),
+    ],
+)
+def test_rows_without_a_header_and_json_are_refused_with_what_to_type(text: str, why: str) -> None:
+    with pytest.raises(InputError) as caught:
+        sacct.parse(text)
+    assert why in str(caught.value)
+    assert "type: sacct -P -j JOBID -o JobID," in str(caught.value)
