@@ -7,6 +7,7 @@ and `squeue -O` escape nothing: the delimiter is one that nobody types, and the 
 from __future__ import annotations
 
 import shlex
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from exporter.client.transport import Answer
@@ -97,12 +98,12 @@ def _shell(command: str) -> str:
     return f"exec /bin/sh -c {shlex.quote(_CLEAN + command)}"
 
 
-class Shell:
+class Shell(ABC):
     """The verbs that are shell commands; a way to a site with a shell inherits them and brings `run`."""
 
+    @abstractmethod
     def run(self, command: str, deadline: float) -> Answer:
         """Runs a shell command; see `Transport.run`."""
-        raise NotImplementedError
 
     def submit(self, run_dir: str, script: str, deadline: float) -> Answer:
         """See `Transport.submit`."""
