@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,9 +13,10 @@ from exporter.client.backoff import Backoff
 from exporter.client.commands import known_fields
 from exporter.client.credentials import certificate_path
 from exporter.client.ssh import Endpoint, SshTransport
-from exporter.client.transport import Answer, RemoteFile, Transport
+from exporter.client.transport import Answer, RemoteContent, RemoteFile, Transport
 from exporter.config import Site
 from exporter.errors import (
+    AnswerError,
     AuthError,
     CommandError,
     ConnectError,
@@ -115,7 +117,7 @@ class SiteClient:
         Raises:
             CommandError: Slurm answered with an error.
         """
-        return _checked(self._send("squeue", lambda: self._transport.queue(names, self._deadline)))
+        return whole(checked(self._send("squeue", lambda: self._transport.queue(names, self._deadline))))
 
     def accounting(self, ids: Sequence[str], *, duplicates: bool = False) -> Answer:
         """Asks accounting once for all these jobs; the fields are those that this Slurm knows.
@@ -128,7 +130,7 @@ class SiteClient:
             CommandError: accounting answered with an error.
         """
         if not self._fields:
-            answer = _checked(self._send("sacct-helpformat", lambda: self._transport.accounting_fields(self._deadline)))
+            answer = checked(self._send("sacct-helpformat", lambda: self._transport.accounting_fields(self._deadline)))
             self._fields = known_fields(answer.stdout)
             if "JobID" not in self._fields:
                 raise SiteError(f"{self.name}: sacct --helpformat names no JobID: {answer.stdout[:80]!r}")
@@ -138,7 +140,7 @@ class SiteClient:
         )
         if answer.exit_status:
             self._fields = None  # Slurm may have been upgraded, and one unknown field fails the whole call
-        return _checked(answer)
+        return whole(checked(answer))
 
     def cancel(self, job_id: str) -> Answer:
         """Cancels a job; never kept waiting by the budget.
@@ -146,7 +148,7 @@ class SiteClient:
         Raises:
             CommandError: Slurm answered with an error.
         """
-        return _checked(self._send("scancel", lambda: self._transport.cancel(job_id, self._deadline), urgent=True))
+        return checked(self._send("scancel", lambda: self._transport.cancel(job_id, self._deadline), urgent=True))
 
     def make_folder(self, path: str) -> str:
         """Makes a folder for the user alone and returns its absolute path."""
@@ -156,7 +158,11 @@ class SiteClient:
         """Writes files into a folder that is there."""
         self._send("write", lambda: self._transport.write(folder, files, self._deadline))
 
-    def read(self, path: str, max_bytes: int = 1 << 20) -> bytes:
+    def tool(self, *words: str) -> Answer:
+        """Runs one of the site's own commands, such as `seff 123`; returns the answer whatever its exit status."""
+        return self._send(words[0], lambda: self._transport.tool(words, self._deadline))
+
+    def read(self, path: str, max_bytes: int = 1 << 20) -> RemoteContent:
         """Reads a file from its start, at most `max_bytes`.
 
         Raises:
@@ -251,19 +257,45 @@ def ssh_client(site: Site, ledger: Ledger) -> SiteClient:
     )
 
 
-def _checked(answer: Answer) -> Answer:
+def whole(answer: Answer) -> Answer:
+    """Returns an answer that cannot be empty, and ends with a line's end, as it came.
+
+    Raises:
+        AnswerError: it is empty, or was cut short.
+    """
+    if not answer.stdout.strip():
+        said = f"; it said: {answer.stderr.strip().splitlines()[-1]}" if answer.stderr.strip() else ""
+        raise AnswerError(f"{_program(answer)} printed nothing{said}", "empty_answer")
+    if not answer.stdout.endswith("\n"):
+        last = answer.stdout.splitlines()[-1]
+        raise AnswerError(f"{_program(answer)}: its answer was cut short; it ends {last[-60:]!r}", "incomplete_answer")
+    return answer
+
+
+def checked(answer: Answer) -> Answer:
+    """Returns the answer of a command that went well.
+
+    Raises:
+        CommandError: it did not; the message has the last line of what it said.
+    """
     if answer.exit_status:
         said = answer.stderr.strip().splitlines() or answer.stdout.strip().splitlines() or ["(it said nothing)"]
-        program = next((word for word in answer.command.split() if word in _PROGRAMS), "the command")
         raise CommandError(
-            f"{program} ended with {answer.exit_status}: {said[-1]}",
+            f"{_program(answer)} ended with {answer.exit_status}: {said[-1]}",
             exit_status=answer.exit_status,
             stderr=answer.stderr,
         )
     return answer
 
 
-_PROGRAMS = frozenset({"squeue", "sacct", "scancel", "sbatch"})
+_PROGRAMS = re.compile(
+    r"\b(squeue|sacct|scancel|sbatch|seff|csc-projects|csc-workspaces|lumi-allocations|lumi-workspaces)\b"
+)
+
+
+def _program(answer: Answer) -> str:
+    found = _PROGRAMS.search(answer.command)
+    return found[0] if found else "the command"
 
 
 def _outcome(error: ConnectError) -> str:

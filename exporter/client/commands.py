@@ -124,6 +124,14 @@ class Shell(ABC):
         """See `Transport.accounting_fields`."""
         return self.run(_shell("LC_ALL=C sacct --helpformat"), deadline)
 
+    def tool(self, words: Sequence[str], deadline: float) -> Answer:
+        """See `Transport.tool`.
+
+        Where a shell that is no login shell doesn't find the command, what a login shell would read is read first.
+        """
+        known = f"command -v {shlex.quote(words[0])} >/dev/null 2>&1"
+        return self.run(_shell(f"{known} || . /etc/profile >/dev/null 2>&1; LC_ALL=C {shlex.join(words)}"), deadline)
+
     def cancel(self, job_id: str, deadline: float) -> Answer:
         """See `Transport.cancel`."""
         return self.run(_shell(f"LC_ALL=C scancel {shlex.quote(job_id)}"), deadline)

@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from exporter import errors
-from exporter.client.transport import Answer, RemoteFile, Transport
+from exporter.client.transport import Answer, RemoteContent, RemoteFile, Transport
 from exporter.errors import SiteError
+
+FILE_TIME = 1_794_998_000
+"""When the files of a recorded session were written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +113,18 @@ class ReplayTransport:
         self.asked.append(("write", folder))
         self.files.update({f"{folder}/{name}": file.content for name, file in files.items()})
 
-    def read(self, path: str, max_bytes: int, deadline: float) -> bytes:
-        """See `Transport.read`."""
+    def read(self, path: str, max_bytes: int, deadline: float) -> RemoteContent:
+        """See `Transport.read`; every file was written at `FILE_TIME`."""
         del deadline
         self.asked.append(("read", path))
         if path not in self.files:
             raise FileNotFoundError(path)
-        return self.files[path][:max_bytes]
+        return RemoteContent(self.files[path][:max_bytes], FILE_TIME)
+
+    def tool(self, words: Sequence[str], deadline: float) -> Answer:
+        """See `Transport.tool`; the verb of its exchanges is the command's name."""
+        del deadline
+        return self._answer(words[0], tuple(words))
 
     def run(self, command: str, deadline: float) -> Answer:
         """See `Transport.run`."""
@@ -145,7 +153,7 @@ class RecordingTransport:
         inner: the real way to the site.
     """
 
-    _RECORDED = frozenset({"submit", "queue", "accounting", "accounting_fields", "cancel", "run"})
+    _RECORDED = frozenset({"submit", "queue", "accounting", "accounting_fields", "cancel", "tool", "run"})
 
     def __init__(self, inner: Transport) -> None:
         self._inner = inner

@@ -23,8 +23,16 @@ import paramiko
 from exporter.client.commands import Shell
 from exporter.client.credentials import AgentError, candidate_keys, silent_agent
 from exporter.client.hostkeys import known_name, pinned_keys
-from exporter.client.transport import Answer, RemoteFile
-from exporter.errors import AuthError, ConnectError, DeadlineError, HostKeyError, SessionLostError, SiteError
+from exporter.client.transport import Answer, RemoteContent, RemoteFile
+from exporter.errors import (
+    AnswerError,
+    AuthError,
+    ConnectError,
+    DeadlineError,
+    HostKeyError,
+    SessionLostError,
+    SiteError,
+)
 
 MAX_OUTPUT_BYTES = 32 * 1024 * 1024
 """More than this is no answer to anything that rayslurm asks."""
@@ -112,7 +120,9 @@ class SshTransport(Shell):
                 errors = _Drain(channel.recv_stderr)
                 stdout = _drain(channel.recv)
                 if len(stdout) >= MAX_OUTPUT_BYTES:
-                    raise SiteError(f"more than {MAX_OUTPUT_BYTES} bytes came back from: {command[:80]}")
+                    raise AnswerError(
+                        f"more than {MAX_OUTPUT_BYTES} bytes came back from: {command[:80]}", "answer_too_large"
+                    )
                 stderr = errors.result()
                 status = channel.recv_exit_status()
             finally:
@@ -155,14 +165,15 @@ class SshTransport(Shell):
         except FileNotFoundError:
             raise SiteError(f"{self._endpoints[-1]}: writing to {folder}: there is no such folder") from None
 
-    def read(self, path: str, max_bytes: int, deadline: float) -> bytes:
+    def read(self, path: str, max_bytes: int, deadline: float) -> RemoteContent:
         """See `Transport.read`."""
 
-        def read(sftp: paramiko.SFTPClient) -> bytes:
-            if not stat.S_ISREG(sftp.stat(path).st_mode or 0):
+        def read(sftp: paramiko.SFTPClient) -> RemoteContent:
+            facts = sftp.stat(path)
+            if not stat.S_ISREG(facts.st_mode or 0):
                 raise FileNotFoundError(path)
             with sftp.open(path, "r") as remote:
-                return bytes(remote.read(max_bytes))
+                return RemoteContent(bytes(remote.read(max_bytes)), facts.st_mtime)
 
         return self._with_sftp(read, deadline, f"reading {path}")
 

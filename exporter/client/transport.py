@@ -39,6 +39,19 @@ class RemoteFile:
     mode: int = 0o644
 
 
+@dataclass(frozen=True, slots=True)
+class RemoteContent:
+    """What was read of a file at the site.
+
+    Attributes:
+        content: its bytes, from the start.
+        modified_time: when it was last written, epoch seconds by the site's clock; None where that isn't told.
+    """
+
+    content: bytes
+    modified_time: int | None = None
+
+
 class Transport(Protocol):
     """The verbs that a way to a site must have. A way without a shell leaves out `run`, which nothing here needs.
 
@@ -79,8 +92,11 @@ class Transport(Protocol):
     def write(self, folder: str, files: Mapping[str, RemoteFile], deadline: float) -> None:
         """Writes files into a folder that is there."""
 
-    def read(self, path: str, max_bytes: int, deadline: float) -> bytes:
+    def read(self, path: str, max_bytes: int, deadline: float) -> RemoteContent:
         """Reads a file from its start; FileNotFoundError where there is none."""
+
+    def tool(self, words: Sequence[str], deadline: float) -> Answer:
+        """Runs one of the site's own commands, such as `seff 123`."""
 
     def run(self, command: str, deadline: float) -> Answer:
         """Runs a shell command."""

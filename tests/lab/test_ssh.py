@@ -256,10 +256,10 @@ def test_files_go_there_and_come_back(lab: Lab, connect: Connect) -> None:
     content = os.urandom(300_000)
     transport.write(folder, {"secret": RemoteFile(content, 0o600), "open": RemoteFile(b"x")}, 10)
     transport.write(folder, {"secret": RemoteFile(content[:5], 0o600)}, 10)
-    assert transport.read(f"{folder}/secret", 100, 5) == content[:5]
+    assert transport.read(f"{folder}/secret", 100, 5).content == content[:5]
     transport.write(folder, {"secret": RemoteFile(content, 0o600)}, 10)
-    assert transport.read(f"{folder}/secret", 1 << 20, 5) == content
-    assert transport.read(f"{folder}/secret", 1000, 5) == content[:1000]
+    assert transport.read(f"{folder}/secret", 1 << 20, 5).content == content
+    assert transport.read(f"{folder}/secret", 1000, 5).content == content[:1000]
     listing = lab.sh(f"stat -c '%a %n' {folder} {folder}/*", check=True).stdout.split()
     assert listing[::2] == ["700", "644", "600"]
     with pytest.raises(FileNotFoundError):
