@@ -188,6 +188,25 @@ class EfficiencyReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Bill:
+    """What a job cost, by one source.
+
+    Attributes:
+        source: `seff`, or `formula`: the site's rates applied to what accounting says.
+        kind: which of the project's budgets pays, `cpu` or `gpu`.
+        unit: what is paid in: `BU`, `core-hours` or `gpu-hours`.
+        units: how many; all attempts of a requeued job together.
+        project: who pays; None where that isn't told.
+    """
+
+    source: str
+    kind: str
+    unit: str
+    units: float
+    project: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class GpuUse:
     """How one GPU of a job was used, by the site's monitoring.
 

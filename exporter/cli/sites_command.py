@@ -101,6 +101,8 @@ def _asking(profile: SiteProfile) -> Iterator[Row]:
         yield "balances", " ".join(balance.command), _page(balance.source)
     else:
         yield "balances", _UNKNOWN, ""
+    if profile.workspaces:
+        yield "disk areas", " ".join(profile.workspaces.command), _page(profile.workspaces.source)
     if policy := profile.policy:
         page = _page(policy.source)
         yield "sacct window", duration(policy.accounting_window), page
@@ -148,9 +150,7 @@ def _show_partitions(profile: SiteProfile) -> None:
                 "0" if partition.max_gpus_per_job == 0 else _number(partition.max_gpus_per_node),
                 _choice(partition.whole_nodes, "whole", "shared"),
                 _choice(partition.production, "yes", "no"),
-                "?"
-                if partition.max_jobs is None
-                else f"{partition.max_jobs}, {_number(partition.max_running)} running",
+                _jobs(partition),
                 _page(partition.source),
             )
             for partition in profile.partitions

@@ -169,11 +169,14 @@ class SshTransport(Shell):
         """See `Transport.read`."""
 
         def read(sftp: paramiko.SFTPClient) -> RemoteContent:
-            facts = sftp.stat(path)
-            if not stat.S_ISREG(facts.st_mode or 0):
-                raise FileNotFoundError(path)
-            with sftp.open(path, "r") as remote:
-                return RemoteContent(bytes(remote.read(max_bytes)), facts.st_mtime)
+            try:
+                facts = sftp.stat(path)
+                if not stat.S_ISREG(facts.st_mode or 0):
+                    raise FileNotFoundError(path)
+                with sftp.open(path, "r") as remote:
+                    return RemoteContent(bytes(remote.read(max_bytes)), facts.st_mtime)
+            except PermissionError:
+                raise FileNotFoundError(path) from None
 
         return self._with_sftp(read, deadline, f"reading {path}")
 

@@ -93,7 +93,7 @@ class Transport(Protocol):
         """Writes files into a folder that is there."""
 
     def read(self, path: str, max_bytes: int, deadline: float) -> RemoteContent:
-        """Reads a file from its start; FileNotFoundError where there is none."""
+        """Reads a file from its start; FileNotFoundError where there is none that we may read."""
 
     def tool(self, words: Sequence[str], deadline: float) -> Answer:
         """Runs one of the site's own commands, such as `seff 123`."""

@@ -42,6 +42,9 @@ def _metric(name: str, kind: Literal["gauge", "counter"], labels: str, text: str
 
 _JOB = "site job_id"
 _EFFICIENCY = "site job_id source"
+_BALANCE = "provider project kind unit"
+_PROJECT = "provider project"
+_AREA = "site area project"
 
 _METRICS = (
     # Job
@@ -94,8 +97,37 @@ _METRICS = (
         "jobs_finished_total", "counter", "site project partition campaign state",
         "Followed jobs that ended, by their last state.",
     ),
+    _metric(
+        "billing_units_total", "counter", "site project campaign kind unit",
+        "What followed jobs cost; a job's bill is added once, when it is final. Never add up kinds or units.",
+    ),
+    # Billing
+    _metric(
+        "job_billing_units", "gauge", "site job_id kind unit source",
+        "What a finished job cost, all its attempts together; source says whose figure it is.",
+    ),
+    _metric("allocation_granted", "gauge", _BALANCE, "What a project was granted; absent where nothing was."),
+    _metric("allocation_used", "gauge", _BALANCE, "What a project has used."),
+    _metric("allocation_remaining", "gauge", _BALANCE, "What a project has left; below 0 where it is overspent."),
+    _metric(
+        "allocation_updated_timestamp_seconds", "gauge", _PROJECT, "When the provider worked out a project's balances."
+    ),
+    _metric(
+        "project_accessible", "gauge", _PROJECT,
+        "Whether the provider tells us of a project; 0 where it says that the project is none of ours.",
+    ),
+    _metric("project_end_timestamp_seconds", "gauge", _PROJECT, "The day on which a project ends."),
+    _metric("project_last_grant_timestamp_seconds", "gauge", _PROJECT, "The day of a project's latest grant."),
+    _metric("storage_used_bytes", "gauge", _AREA, "Bytes used in a disk area."),
+    _metric("storage_limit_bytes", "gauge", _AREA, "Bytes that a disk area may hold."),
+    _metric("storage_used_files", "gauge", _AREA, "Files in a disk area."),
+    _metric("storage_limit_files", "gauge", _AREA, "Files that a disk area may hold."),
     # Itself
     _metric("probe_success", "gauge", "site probe", "Whether a probe went well when it last ran."),
+    _metric(
+        "probe_failure_reason", "gauge", "site probe reason",
+        "Why a probe failed when it last ran, in one word; absent where it went well.",
+    ),
     _metric("probe_duration_seconds", "gauge", "site probe", "How long the last run of a probe took."),
     _metric("probe_last_success_timestamp_seconds", "gauge", "site probe", "When a probe last went well."),
     _metric("parse_errors_total", "counter", "site parser", "Rows of a site's answers that were not understood."),
@@ -109,6 +141,9 @@ _METRICS = (
         "Commands that may still be sent within this hour, those kept back for people included.", sampled=False,
     ),
     _metric("ssh_connections_total", "counter", "site outcome", "Attempts to log in to a site, and how they ended."),
+    _metric(
+        "ssh_certificate_expiry_timestamp_seconds", "gauge", "site", "When the certificate to log in with ends."
+    ),
     _metric(
         "collector_success", "gauge", "collector", "Whether a part of this page could be made.", sampled=False
     ),

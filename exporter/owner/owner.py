@@ -58,12 +58,15 @@ class Owner:
         self._dispatcher = threading.Thread(target=self._dispatch, name="requests", daemon=True)
 
     def start(self) -> None:
-        """Starts the workers; every probe runs at once."""
+        """Starts the workers; every probe runs at once, unless what it brought before is still good."""
         self._scheduler.start()
-        for worker in self._workers.values():
+        for name, worker in self._workers.items():
             worker.start()
-            for probe in worker.probes:
-                worker.enqueue_probe(probe)
+            for probe, seconds in worker.first_delays().items():
+                if seconds:
+                    self._schedule(name, probe, seconds)
+                else:
+                    worker.enqueue_probe(probe)
         self._dispatcher.start()
 
     def stop(self) -> None:

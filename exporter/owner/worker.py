@@ -56,10 +56,24 @@ class SiteWorker(threading.Thread):
         self.busy_for_person = False
         """Whether it carries out a request right now."""
 
-    @property
-    def probes(self) -> tuple[str, ...]:
-        """The names of its probes."""
-        return tuple(self._probes)
+    def first_delays(self) -> dict[str, float]:
+        """Returns in how many seconds each probe should first run.
+
+        At once, unless what the store has of it is still good: a process that is started again and again must not ask
+        the site each time.
+        """
+        context = self._context
+        with context.store.snapshot() as connection:
+            last = {run.probe: run for run in probe_runs.runs(connection) if run.site == context.site.name}
+        delays = {}
+        for name, probe in self._probes.items():
+            delay = 0.0
+            if probe.keeps_seconds and name in last:
+                wait = probe.keeps_seconds if last[name].success else probe.delay_after_failure()
+                left = last[name].at + context.site.scaled(wait) - context.clock()
+                delay = left if 0 < left <= context.site.scaled(wait) else 0.0
+            delays[name] = delay
+        return delays
 
     def enqueue_probe(self, name: str) -> None:
         """Puts a probe in the queue; one that waits there already is not put again."""
@@ -101,14 +115,15 @@ class SiteWorker(threading.Thread):
         site, store = self._context.site, self._context.store
         started = time.monotonic()
         error: str | None = None
+        reason: str | None = None
         delay = probe.delay_after_failure()
         try:
             delay = probe.run(self._context)
         except RayslurmError as fault:
-            error = str(fault)
+            error, reason = str(fault), fault.reason
             _log.warning("site %s: probe %s: %s", site.name, probe.name, error)
         except Exception as fault:  # noqa: BLE001 - the worker must live on
-            error = f"{type(fault).__name__}: {fault}"
+            error, reason = f"{type(fault).__name__}: {fault}", "internal"
             _log.exception("site %s: probe %s failed in a way it should not", site.name, probe.name)
         finally:
             self._schedule(site.name, probe.name, site.scaled(delay))
@@ -116,7 +131,13 @@ class SiteWorker(threading.Thread):
 
         def note(connection: sqlite3.Connection) -> None:
             probe_runs.note_run(
-                connection, site.name, probe.name, at=self._context.clock(), duration_seconds=duration, error=error
+                connection,
+                site.name,
+                probe.name,
+                at=self._context.clock(),
+                duration_seconds=duration,
+                error=error,
+                reason=reason,
             )
 
         store.write(note)

@@ -1,16 +1,23 @@
-"""What a probe is."""
+"""What a probe is, and what probes do alike with an answer."""
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from exporter.client.client import SiteClient
 from exporter.config import Site
+from exporter.errors import InputError
+from exporter.records import Parsed
+from exporter.store import counters
 from exporter.store.commands import CommandLedger
 from exporter.store.db import Store
+from exporter.store.probe_runs import keep_raw
+
+RecordT = TypeVar("RecordT")
 
 
 @dataclass(slots=True)
@@ -31,6 +38,23 @@ class ProbeContext:
     ledger: CommandLedger
     clock: Callable[[], float] = field(default=time.time)
 
+    def read(self, source: str, text: str, parse: Callable[..., Parsed[RecordT]]) -> Parsed[RecordT]:
+        """Reads an answer with a parser, in the site's zone.
+
+        Raises:
+            InputError: it is not understood; it was kept raw, and counted.
+        """
+        try:
+            return parse(text, timezone=self.site.timezone)
+        except InputError:
+            self.store.write(lambda connection: self.keep(connection, source, text, faults=1))
+            raise
+
+    def keep(self, connection: sqlite3.Connection, source: str, text: str, *, faults: int) -> None:
+        """Keeps a raw text, and counts what of it was not understood, in the caller's transaction."""
+        keep_raw(connection, self.site.name, source, text, now=self.clock())
+        counters.add(connection, "parse_errors_total", faults, site=self.site.name, parser=source)
+
 
 class Probe(Protocol):
     """Asks one kind of question of one site. There is one object a site, and it is never run twice at once."""
@@ -38,6 +62,10 @@ class Probe(Protocol):
     @property
     def name(self) -> str:
         """The probe's name, the value of the label `probe`."""
+
+    @property
+    def keeps_seconds(self) -> float:
+        """For how long an answer is good: when rayslurm starts again, the site is not asked before."""
 
     def run(self, context: ProbeContext) -> float:
         """Asks, and writes what came back to the store.

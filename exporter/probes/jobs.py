@@ -13,15 +13,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from exporter.billing.charge import bill_by_formula
 from exporter.efficiency import from_accounting
 from exporter.parsers.sacct import parse as parse_sacct
 from exporter.parsers.squeue import parse as parse_squeue
 from exporter.probes.base import ProbeContext
-from exporter.records import FINAL_STATES, AccountingRecord, Parsed, QueueRecord
-from exporter.store import counters, following, jobs
-from exporter.store.following import InQueue
+from exporter.records import FINAL_STATES, AccountingRecord
+from exporter.sites import SiteProfile
+from exporter.store import following, jobs
+from exporter.store.following import InQueue, Told
 from exporter.store.jobs import Tracked
-from exporter.store.probe_runs import keep_raw
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class JobsProbe:
     """Follows the jobs of one site."""
 
     name: str = "jobs"
+    keeps_seconds: float = 0
     _delay: float = QUICK_SECONDS
     _picture: dict[str, str | None] = field(default_factory=dict)
 
@@ -56,12 +58,13 @@ class JobsProbe:
         """See `Probe.run`."""
         site = context.site.name
         answer = context.client.queue()
-        queue = parse_squeue(answer.stdout, timezone=context.site.timezone)
+        queue = context.read("squeue", answer.stdout, parse_squeue)
+        profile = context.site.profile
+        paid_in = {partition: (rate.kind, rate.unit) for rate in profile.rates for partition in rate.partitions}
 
         def take_in(connection: sqlite3.Connection) -> tuple[InQueue, list[Tracked]]:
-            now = context.clock()
-            _keep(connection, site, "squeue", answer.stdout, queue, now=now)
-            in_queue = following.apply_queue(connection, site, queue.records, now=now)
+            context.keep(connection, "squeue", answer.stdout, faults=len(queue.warnings))
+            in_queue = following.apply_queue(connection, site, queue.records, now=context.clock(), paid_in=paid_in)
             return in_queue, jobs.open_tracked(connection, site)
 
         in_queue, followed = context.store.write(take_in)
@@ -109,14 +112,14 @@ class JobsProbe:
         with context.store.snapshot() as connection:
             restarted = jobs.restarted(connection, site, ids)
         answer = context.client.accounting(ids, duplicates=restarted)
-        parsed = parse_sacct(answer.stdout, timezone=context.site.timezone)
+        parsed = context.read("sacct", answer.stdout, parse_sacct)
 
         def take_in(connection: sqlite3.Connection) -> None:
             now = context.clock()
-            _keep(connection, site, "sacct", answer.stdout, parsed, now=now)
+            context.keep(connection, "sacct", answer.stdout, faults=len(parsed.warnings))
             for tracked in due:
                 told = [
-                    (record, from_accounting(record), _is_last_word(record, now, context))
+                    _told(record, context.site.profile, last_word=_is_last_word(record, now, context, asked=restarted))
                     for record in parsed.records
                     if jobs.root_of(record.job_id) == tracked.root_id
                 ]
@@ -143,25 +146,39 @@ def make() -> JobsProbe:
     return JobsProbe()
 
 
-def _is_last_word(record: AccountingRecord, now: float, context: ProbeContext) -> bool:
-    """Tells whether accounting has all it will have of a job: it lags, and tells of the job before its steps."""
-    if record.state not in FINAL_STATES or record.end_time is None:
+def _told(record: AccountingRecord, profile: SiteProfile, *, last_word: bool) -> Told:
+    accounting = profile.accounting
+    partition = profile.partition(record.partition or "")
+    ran = bool(record.elapsed_seconds)
+    # A job that never ran used and cost nothing; of a heterogeneous job's part seff doesn't know.
+    report = ran and accounting.seff in {"csc", "slurm"} and "+" not in record.job_id
+    return Told(
+        record,
+        from_accounting(
+            record,
+            threads_per_core=accounting.threads_per_core,
+            whole_nodes=partition.whole_nodes if partition else None,
+        ),
+        last_word,
+        bill_by_formula(profile.rate(record.partition or ""), record, threads_per_core=accounting.threads_per_core),
+        # seff at CSC prints the bill, but of a requeued job that of the last attempt alone.
+        bill_is_final=not (report and accounting.seff == "csc") or bool(record.attempts or record.restarts),
+        await_report=report,
+    )
+
+
+def _is_last_word(record: AccountingRecord, now: float, context: ProbeContext, *, asked: bool) -> bool:
+    """Tells whether accounting has all it will have of a job: it lags, and tells of the job before its steps.
+
+    Args:
+        record: the job.
+        now: epoch seconds.
+        context: what the probe works with.
+        asked: whether earlier attempts were asked for.
+    """
+    if record.state not in FINAL_STATES or record.end_time is None or (record.restarts and not asked):
         return False
     ran = bool(record.elapsed_seconds)
     if all(step.state in FINAL_STATES for step in record.steps) and (record.steps or not ran):
         return True
     return now - record.end_time > context.site.scaled(STEP_LAG_SECONDS)
-
-
-def _keep(
-    connection: sqlite3.Connection,
-    site: str,
-    parser: str,
-    text: str,
-    parsed: Parsed[AccountingRecord] | Parsed[QueueRecord],
-    *,
-    now: float,
-) -> None:
-    """Keeps the raw text, and counts the rows that were not understood."""
-    keep_raw(connection, site, parser, text, now=now)
-    counters.add(connection, "parse_errors_total", len(parsed.warnings), site=site, parser=parser)

@@ -11,6 +11,7 @@ from exporter.sites.profile import (
     Partition,
     Policy,
     SiteProfile,
+    Workspaces,
 )
 from exporter.sites.rates import Largest, Rate, term
 from exporter.sites.source import Source, csc, lumi
@@ -103,6 +104,7 @@ PROFILE = SiteProfile(
         "/var/lib/project_info/users/{project}/{project}.json",
         Source("public sources of lumi-allocations", None),
     ),
+    workspaces=Workspaces(("lumi-workspaces",), lumi("software and disk areas")),
     accounting=Accounting("none", threads_per_core=2, source=lumi("accounting")),
     policy=Policy(
         lumi("usage policy"),

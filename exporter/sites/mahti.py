@@ -12,6 +12,7 @@ from exporter.sites.profile import (
     Partition,
     Policy,
     SiteProfile,
+    Workspaces,
 )
 from exporter.sites.rates import Rate, term
 from exporter.sites.source import csc
@@ -59,6 +60,7 @@ PROFILE = SiteProfile(
         ),
     ),
     balance=Balance("csc", ("csc-projects", "-p", "{project}"), None, csc("projects and quotas")),
+    workspaces=Workspaces(("csc-workspaces",), csc("projects and quotas")),
     accounting=Accounting("csc", source=csc("seff")),
     policy=Policy(
         csc("usage policy"),

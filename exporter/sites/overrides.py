@@ -25,7 +25,9 @@ from exporter.sites.profile import (
     LoginHost,
     Partition,
     Policy,
+    Seff,
     SiteProfile,
+    Workspaces,
 )
 from exporter.sites.rates import Amount, Kind, Largest, Part, Rate, Term, Unit
 from exporter.sites.source import YOURS
@@ -143,7 +145,8 @@ class SiteOverrides(_Part):
     partitions: Mapping[Text, PartitionOverrides] = Field(default_factory=dict)
     rates: dict[Text, RateSettings] = Field(default_factory=dict)
     balance: BalanceSettings | None = None
-    seff: Literal["csc", "none"] | None = None
+    workspaces: Literal["csc-workspaces", "lumi-workspaces", "none"] | None = None
+    seff: Seff | None = None
     threads_per_core: Annotated[int, Field(ge=1, le=8)] | None = None
     policy: PolicyOverrides | None = None
     closed: Annotated[date | Literal[False] | None, BeforeValidator(_closing_day)] = None
@@ -171,6 +174,8 @@ def overridden(profile: SiteProfile, over: SiteOverrides) -> SiteProfile:
     if over.balance is not None:
         balance = over.balance
         changes["balance"] = Balance(balance.provider, balance.command, balance.json_path, YOURS)
+    if over.workspaces is not None:
+        changes["workspaces"] = None if over.workspaces == "none" else Workspaces((over.workspaces,), YOURS)
     if over.closed is not None:
         changes["closing"] = Closing(over.closed, YOURS) if over.closed else None
     if over.firewall is not None:

@@ -10,6 +10,7 @@ from exporter.sites.rates import Rate
 from exporter.sites.source import Source
 
 Architecture = Literal["x86", "arm"]
+Seff = Literal["csc", "slurm", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,16 +109,30 @@ class Balance:
 
 
 @dataclass(frozen=True, slots=True)
+class Workspaces:
+    """Where disk areas and their quotas are read.
+
+    Attributes:
+        command: what prints them; its first word also names the way it prints.
+        source: where it was read.
+    """
+
+    command: tuple[str, ...]
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
 class Accounting:
     """How the site accounts for jobs.
 
     Attributes:
-        seff: whose `seff` the site has; `none` where it is absent or wrong, None where unknown.
+        seff: whose `seff` the site has: `csc`, which prints the bill too, or `slurm`; `none` where it is absent or
+            wrong, None where unknown.
         threads_per_core: hardware threads that accounting counts for a core.
         source: where it was read; None: what Slurm does by itself.
     """
 
-    seff: Literal["csc", "none"] | None = None
+    seff: Seff | None = None
     threads_per_core: int = 1
     source: Source | None = None
 
@@ -191,6 +206,7 @@ class SiteProfile:
         partitions: those that matter to Ray.
         rates: what they cost.
         balance: where balances are read.
+        workspaces: where disk areas are read.
         accounting: how the site accounts for jobs.
         policy: what it asks of those who ask it.
         closing: when it closes; None: it is in service.
@@ -212,6 +228,7 @@ class SiteProfile:
     partitions: tuple[Partition, ...] = ()
     rates: tuple[Rate, ...] = ()
     balance: Balance | None = None
+    workspaces: Workspaces | None = None
     accounting: Accounting = Accounting()
     policy: Policy | None = None
     closing: Closing | None = None

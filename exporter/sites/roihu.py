@@ -10,6 +10,7 @@ from exporter.sites.profile import (
     Partition,
     Policy,
     SiteProfile,
+    Workspaces,
 )
 from exporter.sites.rates import Kind, Largest, Part, Rate, term
 from exporter.sites.source import csc
@@ -101,6 +102,7 @@ PROFILE = SiteProfile(
         _rate("gpu", ("gputest", "gpumedium", "gpularge"), "gpu", term("gpus", "200")),
     ),
     balance=Balance("csc", ("csc-projects", "-p", "{project}"), None, csc("projects and quotas")),
+    workspaces=Workspaces(("csc-workspaces",), csc("projects and quotas")),
     accounting=Accounting("csc", source=csc("seff")),
     policy=Policy(
         csc("usage policy"),

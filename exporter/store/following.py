@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
-from dataclasses import astuple, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
-from exporter.records import FINAL_STATES, AccountingRecord, EfficiencyReport, QueueRecord
+from exporter.records import FINAL_STATES, AccountingRecord, Bill, EfficiencyReport, QueueRecord
 from exporter.states import UNKNOWN, base_state
-from exporter.store import counters
+from exporter.store import awaited, bills, counters, reports
 from exporter.store.jobs import (
-    REPORT_COLUMNS,
     Tracked,
     find,
     finished_labels,
@@ -35,8 +34,44 @@ class InQueue:
     whole: frozenset[str]
 
 
-def apply_queue(connection: sqlite3.Connection, site: str, records: Iterable[QueueRecord], *, now: float) -> InQueue:
-    """Takes in an answer of `squeue`, which must be the whole queue of the user."""
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What accounting tells of a job, and what was made of it.
+
+    Attributes:
+        record: the job.
+        report: how well it used what it had.
+        last_word: whether accounting has no more to say of it; what follows holds only then.
+        bill: what it cost; None where that isn't known.
+        bill_is_final: whether no other source will tell better.
+        await_report: whether the site is to be asked for its report.
+    """
+
+    record: AccountingRecord
+    report: EfficiencyReport
+    last_word: bool
+    bill: Bill | None = None
+    bill_is_final: bool = True
+    await_report: bool = False
+
+
+def apply_queue(
+    connection: sqlite3.Connection,
+    site: str,
+    records: Iterable[QueueRecord],
+    *,
+    now: float,
+    paid_in: Mapping[str, tuple[str, str]] | None = None,
+) -> InQueue:
+    """Takes in an answer of `squeue`, which must be the whole queue of the user.
+
+    Args:
+        connection: of a write transaction.
+        site: the site's name.
+        records: the queue.
+        now: epoch seconds.
+        paid_in: kind and unit of what jobs of a partition cost.
+    """
     present: set[str] = set()
     named: set[str] = set()
     for record in records:
@@ -48,6 +83,11 @@ def apply_queue(connection: sqlite3.Connection, site: str, records: Iterable[Que
         named.add(record.job_id)
         waiting = base_state(record.state) == "pending"
         open_finished_counters(connection, site, record.project, record.partition, followed.campaign)
+        paid = (paid_in or {}).get(record.partition or "")
+        if paid is not None:
+            bills.open_counter(
+                connection, site=site, project=record.project, campaign=followed.campaign, kind=paid[0], unit=paid[1]
+            )
         _upsert(
             connection,
             site,
@@ -90,7 +130,7 @@ def apply_accounting(
     connection: sqlite3.Connection,
     site: str,
     root_id: str,
-    records: Iterable[tuple[AccountingRecord, EfficiencyReport, bool]],
+    records: Iterable[Told],
     in_queue: frozenset[str],
     *,
     now: float,
@@ -101,7 +141,7 @@ def apply_accounting(
         connection: of a write transaction.
         site: the site's name.
         root_id: the id.
-        records: each part of it, its report, and whether that is accounting's last word on it.
+        records: each part of it.
         in_queue: ids that the queue names: on those it knows better.
         now: epoch seconds.
     """
@@ -110,7 +150,8 @@ def apply_accounting(
         return
     waits = any(root_of(job_id) == root_id for job_id in in_queue)
     named = set(in_queue)
-    for record, report, final in records:
+    for told in records:
+        record, final = told.record, told.last_word
         if record.job_id in in_queue or (waits and is_collective(record.job_id) and not final):
             continue
         named.add(record.job_id)
@@ -141,7 +182,12 @@ def apply_accounting(
         )
         if final:
             _count_once(connection, site, record.job_id)
-            _keep_report(connection, site, record.job_id, report, now=now)
+            reports.forget(connection, site, record.job_id)
+            reports.keep(connection, site, record.job_id, told.report, now=now)
+            if told.bill is not None:
+                bills.keep(connection, site, record.job_id, told.bill, final=told.bill_is_final, now=now)
+            if told.await_report:
+                awaited.add(connection, site, record.job_id)
     if not waits:
         _drop_collective(connection, site, keep=named, root_id=root_id)
     _mark_vanished(connection, site, root_id, named, now=now)
@@ -257,13 +303,3 @@ def _count_once(connection: sqlite3.Connection, site: str, job_id: str) -> None:
     labels = finished_labels(site, job.project, job.partition, job.campaign)
     counters.add(connection, "jobs_finished_total", **labels, state=job.state)
     connection.execute("UPDATE jobs SET counted = 1 WHERE site = ? AND job_id = ?", (site, job_id))
-
-
-def _keep_report(
-    connection: sqlite3.Connection, site: str, job_id: str, report: EfficiencyReport, *, now: float
-) -> None:
-    names = ("site", "job_id", *REPORT_COLUMNS, "created")
-    connection.execute(
-        f"INSERT OR REPLACE INTO reports ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",  # noqa: S608
-        (site, job_id, *astuple(report), now),
-    )

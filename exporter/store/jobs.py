@@ -5,13 +5,10 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
-from exporter.records import FINAL_STATES, EfficiencyReport
+from exporter.records import FINAL_STATES
 from exporter.store import counters
-
-REPORT_COLUMNS = tuple(field.name for field in fields(EfficiencyReport))
-"""The columns of `reports` that are fields of the record of the same name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,13 +158,14 @@ def visible(
     return unfinished + [_job(row) for row in recent[:max_finished]], max(0, len(recent) - max_finished)
 
 
-def reports(connection: sqlite3.Connection, site: str, job_id: str) -> list[EfficiencyReport]:
-    """Returns what the sources say about how well a job used what it had."""
+def projects_of(connection: sqlite3.Connection, site: str) -> list[str]:
+    """Returns the projects of a site's followed jobs: of those that go on or ended in the last month."""
     rows = connection.execute(
-        f"SELECT {', '.join(REPORT_COLUMNS)} FROM reports WHERE site = ? AND job_id = ?",  # noqa: S608 - our columns
-        (site, job_id),
+        "SELECT DISTINCT project FROM jobs WHERE site = ? AND project IS NOT NULL"
+        " AND (final = 0 OR end_time > (SELECT max(seen) FROM jobs) - 30 * 86400) ORDER BY project",
+        (site,),
     )
-    return [EfficiencyReport(*row) for row in rows]
+    return [row["project"] for row in rows]
 
 
 def restarted(connection: sqlite3.Connection, site: str, root_ids: Sequence[str]) -> bool:

@@ -21,6 +21,7 @@ class ProbeRun:
         at: when it ended, epoch seconds.
         last_success: when it last went well; None where it never did.
         error: why it failed; None where it didn't.
+        reason: the same in one word.
     """
 
     site: str
@@ -30,32 +31,34 @@ class ProbeRun:
     duration_seconds: float
     last_success: float | None
     error: str | None
+    reason: str | None
 
 
 def note_run(
-    connection: sqlite3.Connection, site: str, probe: str, *, at: float, duration_seconds: float, error: str | None
+    connection: sqlite3.Connection,
+    site: str,
+    probe: str,
+    *,
+    at: float,
+    duration_seconds: float,
+    error: str | None = None,
+    reason: str | None = None,
 ) -> None:
     """Notes a run of a probe; `error` None means that it went well."""
     success = error is None
     connection.execute(
-        "INSERT INTO probe_runs (site, probe, at, success, duration_seconds, last_success, error)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (site, probe) DO UPDATE SET at = excluded.at,"
+        "INSERT INTO probe_runs (site, probe, at, success, duration_seconds, last_success, error, reason)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (site, probe) DO UPDATE SET at = excluded.at,"
         " success = excluded.success, duration_seconds = excluded.duration_seconds, error = excluded.error,"
-        " last_success = coalesce(excluded.last_success, last_success)",
-        (site, probe, at, success, duration_seconds, at if success else None, error),
+        " reason = excluded.reason, last_success = coalesce(excluded.last_success, last_success)",
+        (site, probe, at, success, duration_seconds, at if success else None, error, reason),
     )
 
 
 def runs(connection: sqlite3.Connection) -> list[ProbeRun]:
     """Returns the last run of every probe."""
     rows = connection.execute("SELECT * FROM probe_runs ORDER BY site, probe")
-    return [
-        ProbeRun(
-            row["site"], row["probe"], row["at"], bool(row["success"]), row["duration_seconds"],
-            row["last_success"], row["error"],
-        )
-        for row in rows
-    ]  # fmt: skip
+    return [ProbeRun(**{**dict(row), "success": bool(row["success"])}) for row in rows]
 
 
 def keep_raw(connection: sqlite3.Connection, site: str, source: str, text: str, *, now: float) -> None:

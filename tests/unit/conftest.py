@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import pytest
+import yaml
 
 from exporter.client.backoff import Backoff
 from exporter.client.client import SiteClient
@@ -72,16 +74,28 @@ def clock() -> Clock:
     return Clock(1_795_000_000.0)
 
 
-MakeSite = Callable[[Sequence[Exchange]], tuple[ProbeContext, ReplayTransport]]
+class MakeSite(Protocol):
+    """Makes a site that answers from a script."""
+
+    def __call__(
+        self, exchanges: Sequence[Exchange], files: Mapping[str, bytes] | None = None, **keys: Any
+    ) -> tuple[ProbeContext, ReplayTransport]:
+        """Returns what a probe works with; `keys` are those of the site in rayslurm.yaml."""
 
 
 @pytest.fixture
-def make_site(config: Config, store: Store, clock: Clock) -> MakeSite:
+def make_site(config_path: Path, store: Store, clock: Clock) -> MakeSite:
     """Gives a site of which each verb answers what the exchanges say, in order."""
 
-    def make(exchanges: Sequence[Exchange]) -> tuple[ProbeContext, ReplayTransport]:
-        site = config.site("puhti2")
-        transport = ReplayTransport(exchanges)
+    def make(
+        exchanges: Sequence[Exchange], files: Mapping[str, bytes] | None = None, **keys: Any
+    ) -> tuple[ProbeContext, ReplayTransport]:
+        written = yaml.safe_load(config_path.read_text())
+        written["sites"]["puhti2"] |= keys
+        path = config_path.with_name("of-this-site.yaml")
+        path.write_text(yaml.safe_dump(written))
+        site = load_config(path).site("puhti2")
+        transport = ReplayTransport(exchanges, files)
         ledger = CommandLedger.for_site(store, site, clock=clock)
         client = SiteClient(site.name, transport, ledger, backoff=Backoff(clock, jitter=lambda: 1.0))
         return ProbeContext(site=site, client=client, store=store, ledger=ledger, clock=clock), transport

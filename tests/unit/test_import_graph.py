@@ -19,10 +19,11 @@ MAY_IMPORT = {
     "config": {"errors", "sites", "yamlfile"},
     "store": {"config", "errors", "records", "states"},
     "client": {"config", "errors"},
+    "billing": {"records", "sites"},
     "launch": {"client", "config", "data", "errors", "sites", "store", "yamlfile"},
-    "probes": {"client", "config", "efficiency", "errors", "parsers", "records", "states", "store"},
+    "probes": {"billing", "client", "config", "efficiency", "errors", "parsers", "records", "sites", "states", "store"},
     "owner": {"client", "config", "errors", "launch", "parsers", "probes", "store", "yamlfile"},
-    "metrics": {"config", "errors", "states", "store"},
+    "metrics": {"config", "efficiency", "errors", "states", "store"},
     "web": {"metrics"},
     "cli": {"config", "errors", "launch", "metrics", "owner", "parsers", "sites", "store", "web"},
 }

@@ -9,7 +9,7 @@ import pytest
 from exporter.client.replay import Exchange
 from exporter.errors import CommandError, InputError
 from exporter.probes.jobs import QUICK_SECONDS, SACCT_PER_HOUR, SLOW_SECONDS, JobsProbe
-from exporter.store import counters, jobs
+from exporter.store import counters, jobs, reports
 from exporter.store.db import Store
 from exporter.store.jobs import JobRow
 from tests.slurm_texts import HELPFORMAT, finished, sacct, squeue
@@ -70,7 +70,7 @@ def test_a_job_from_pending_to_its_end(store: Store, make_site: MakeSite) -> Non
     assert (job.state, job.end_time, job.exit_code, job.final) == ("completed", 1795000010, 0, True)
     assert finished_totals(store) == {"completed": 1}
     with store.snapshot() as connection:
-        (report,) = jobs.reports(connection, SITE, "77")
+        (report,) = reports.of_job(connection, SITE, "77")
         assert jobs.open_tracked(connection, SITE) == []
     assert report.cpu_efficiency_ratio == pytest.approx(200 / 400)
     assert report.memory_efficiency_ratio == pytest.approx(0.5)
@@ -222,7 +222,7 @@ def test_what_a_job_used_is_absent_where_it_did_not_come_in(
     context, _ = make_site([EMPTY, FIELDS, Exchange("accounting", sacct(*rows))])
     JobsProbe().run(context)
     with store.snapshot() as connection:
-        (report,) = jobs.reports(connection, SITE, "77")
+        (report,) = reports.of_job(connection, SITE, "77")
     assert (report.cpu_used_seconds, report.cpu_efficiency_ratio, report.memory_efficiency_ratio) == (None, None, None)
     assert report.cpu_allocated_seconds == 400
     assert report.walltime_efficiency_ratio == pytest.approx(100 / 1200)

@@ -15,17 +15,23 @@ from exporter.config import Config
 from exporter.metrics.catalogue import CATALOGUE, Families
 from exporter.metrics.collectors import Collector, Scrape, collectors
 from exporter.metrics.render import Renderer
+from exporter.probes.areas import AreasProbe
+from exporter.probes.balances import BalancesProbe
 from exporter.probes.jobs import JobsProbe
+from exporter.probes.reports import ReportsProbe
 from exporter.records import FINAL_STATES
 from exporter.states import METRIC_STATES, base_state
-from exporter.store import jobs, probe_runs, submissions
+from exporter.store import jobs, probe_runs, samples, submissions
 from exporter.store.db import Store
+from exporter.store.samples import Sample
 from tests.prometheus_server import program
+from tests.site_texts import AREAS, BILLED, PROJECTS, SEFF
 from tests.slurm_texts import HELPFORMAT, finished, sacct, squeue
 from tests.unit.conftest import Clock, MakeSite
 
 GOLDEN = Path(__file__).parents[1] / "golden/metrics.txt"
 SITE = "puhti2"
+_OF_A_JOB = {"site", "job_id", "state", "reason", "source", "kind", "unit"}
 
 
 def page(store: Store, config: Config, clock: Clock, parts: Mapping[str, Collector] | None = None) -> str:
@@ -37,8 +43,15 @@ def follow(store: Store, job_id: str) -> None:
 
 
 @pytest.fixture
+def config_path(config_path: Path) -> Path:
+    text = config_path.read_text()
+    config_path.write_text(text.replace("    project:", "    profile: puhti\n    closed: false\n    project:"))
+    return config_path
+
+
+@pytest.fixture
 def busy_store(store: Store, make_site: MakeSite, clock: Clock, config: Config) -> Store:
-    """A launched and running job, a waiting one, an array, and finished ones."""
+    """A launched and running job, a waiting one, an array, and finished ones; balances and disk areas."""
     store.write(
         lambda connection: submissions.intend(
             connection, token="abcdefghjkmn", site=SITE, campaign="nightly", name="train", run_dir="x", now=1.0,
@@ -56,14 +69,29 @@ def busy_store(store: Store, make_site: MakeSite, clock: Clock, config: Config) 
     )
     accounting = sacct(*finished("79", "FAILED", ExitCode="7:0"), *finished("80_1"), *finished("80_2"))
     context, _ = make_site(
-        [Exchange("queue", queue), Exchange("accounting_fields", HELPFORMAT), Exchange("accounting", accounting)]
+        [
+            Exchange("queue", queue),
+            Exchange("accounting_fields", HELPFORMAT),
+            Exchange("accounting", accounting),
+            Exchange("seff", SEFF.format(job_id="79", state="FAILED", used="00:03:21", ratio="50.25") + BILLED),
+            Exchange("csc-projects", PROJECTS),
+            Exchange("csc-workspaces", AREAS),
+        ]
     )
-    JobsProbe().run(context)
+    for probe in (JobsProbe(), ReportsProbe(), BalancesProbe(), AreasProbe()):
+        probe.run(context)
     store.write(
         lambda connection: probe_runs.note_run(
             connection, SITE, "jobs", at=clock.now, duration_seconds=0.25, error=None
         )
     )
+    store.write(
+        lambda connection: probe_runs.note_run(
+            connection, SITE, "reports", at=clock.now, duration_seconds=0.5, error="down", reason="slurmdbd_unreachable"
+        )
+    )
+    expiry = Sample("ssh_certificate_expiry_timestamp_seconds", 1795100000)
+    store.write(lambda connection: samples.replace(connection, SITE, "certificate", [expiry], now=clock.now))
     return store
 
 
@@ -107,7 +135,7 @@ def test_the_catalogue_keeps_the_rules() -> None:
         if metric.kind == "counter":
             assert "job_id" not in metric.labels, f"{name} would grow without bound"
         if "job_id" in metric.labels and not name.endswith("_info"):
-            assert set(metric.labels) <= {"site", "job_id", "state", "reason", "source"}, "names stand in _info only"
+            assert set(metric.labels) <= _OF_A_JOB, "names stand in _info only"
 
 
 def test_a_collector_that_raises_costs_its_own_metrics_only(busy_store: Store, config: Config, clock: Clock) -> None:

@@ -17,6 +17,8 @@ def collect(scrape: Scrape, families: Families) -> None:
         if run.site not in scrape.config.sites:
             continue
         families.add("probe_success", run.success, run.site, run.probe)
+        if run.reason is not None:
+            families.add("probe_failure_reason", 1, run.site, run.probe, run.reason)
         families.add("probe_duration_seconds", run.duration_seconds, run.site, run.probe)
         families.add("probe_last_success_timestamp_seconds", run.last_success, run.site, run.probe)
     for name, site in scrape.config.resolved_sites.items():

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict
 
+from exporter.efficiency import combined
 from exporter.metrics.catalogue import Families
 from exporter.metrics.collectors import Scrape
 from exporter.states import METRIC_STATES
-from exporter.store import jobs
+from exporter.store import bills, jobs, reports
 from exporter.store.jobs import JobRow
 
 
@@ -21,7 +22,12 @@ def collect(scrape: Scrape, families: Families) -> None:
     shown = [job for job in shown if job.site in scrape.config.sites]
     for job in shown:
         _add_job(job, families)
-        for report in jobs.reports(scrape.connection, job.site, job.job_id) if job.final else ():
+        if not job.final:
+            continue
+        bill = bills.of_job(scrape.connection, job.site, job.job_id)
+        if bill is not None:
+            families.add("job_billing_units", bill.units, job.site, job.job_id, bill.kind, bill.unit, bill.source)
+        for report in combined(reports.of_job(scrape.connection, job.site, job.job_id)):
             values = asdict(report)
             source = values.pop("source")
             for name, value in values.items():

@@ -1,0 +1,1 @@
+"""What jobs cost: a site's rates applied to what a job was allocated."""

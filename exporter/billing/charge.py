@@ -1,0 +1,154 @@
+"""What a job costs by its site's rates: amounts times prices times hours.
+
+Everything is reckoned in decimals, since bills are compared to the last digit. An amount that a rate needs and nobody
+knows makes the charge unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, Decimal
+
+from exporter.records import AccountingRecord, Bill
+from exporter.sites.rates import Largest, Part, Rate, Term
+
+_GIB = Decimal(1 << 30)
+_HOUR_SECONDS = Decimal(3600)
+
+
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """What a job was allocated, in all; None is unknown.
+
+    Attributes:
+        nodes: whole or in part.
+        cores: cores, not hardware threads.
+        memory: in GiB.
+        nvme: storage that was reserved, in GiB.
+        gpus: how many of each type as Slurm calls it; those without a type under "".
+    """
+
+    nodes: int | None = None
+    cores: Decimal | None = None
+    memory: Decimal | None = None
+    nvme: Decimal | None = None
+    gpus: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What something costs.
+
+    Attributes:
+        units: the sum.
+        components: what each part of the rate adds, named by what is counted, in the rate's order.
+    """
+
+    units: Decimal
+    components: tuple[tuple[str, Decimal], ...]
+
+
+def amounts_of(record: AccountingRecord, *, threads_per_core: int = 1) -> Amounts:
+    """Returns what accounting says a job was allocated.
+
+    Args:
+        record: a job, not a step.
+        threads_per_core: hardware threads that the site's accounting counts as CPUs for a core.
+    """
+    tres = record.tres_allocated
+    if tres is None:
+        return Amounts()
+    nodes = int(tres["node"]) if "node" in tres else record.alloc_nodes
+    return Amounts(
+        nodes=nodes,
+        cores=Decimal(tres["cpu"]) / threads_per_core if "cpu" in tres else None,
+        memory=Decimal(tres["mem"]) / _GIB if "mem" in tres else None,
+        nvme=_reserved_storage(tres),
+        gpus=_gpus(tres),
+    )
+
+
+def charge(rate: Rate, amounts: Amounts, seconds: float) -> Charge | None:
+    """Returns what these amounts cost for so many seconds; None where the rate needs an amount that is unknown."""
+    hours = Decimal(str(seconds)) / _HOUR_SECONDS
+    named = {part.gpu_type for part in _terms(rate) if part.gpu_type is not None}
+    components = []
+    for part in rate.parts:
+        per_hour = _part(part, amounts, named)
+        if per_hour is None:
+            return None
+        components.append((part.of if isinstance(part, Term) else "largest", per_hour * hours))
+    return Charge(sum((units for _, units in components), Decimal(0)), tuple(components))
+
+
+def bill_by_formula(rate: Rate | None, record: AccountingRecord, *, threads_per_core: int = 1) -> Bill | None:
+    """Returns the bill of an ended job by its site's rate, all attempts of a requeued one added up.
+
+    Args:
+        rate: what its partition costs; None where that is unknown.
+        record: the job, with its earlier attempts.
+        threads_per_core: hardware threads that the site's accounting counts as CPUs for a core.
+
+    Returns:
+        None where the rate, an amount or an attempt is unknown.
+    """
+    attempts = (*record.attempts, record)
+    if rate is None or len(attempts) <= (record.restarts or 0):
+        return None
+    units = Decimal(0)
+    for attempt in attempts:
+        if attempt.elapsed_seconds is None:
+            return None
+        if attempt.elapsed_seconds == 0:  # it never ran, so nothing was allocated
+            continue
+        cost = charge(rate, amounts_of(attempt, threads_per_core=threads_per_core), attempt.elapsed_seconds)
+        if cost is None:
+            return None
+        units += cost.units
+    return Bill("formula", rate.kind, rate.unit, float(units), record.project)
+
+
+def _terms(rate: Rate) -> list[Term]:
+    return [term for part in rate.parts for term in (part.of if isinstance(part, Largest) else (part,))]
+
+
+def _part(part: Part, amounts: Amounts, named: set[str]) -> Decimal | None:
+    if isinstance(part, Term):
+        return _term(part, amounts, named)
+    inner = [_term(term, amounts, named) for term in part.of]
+    known = [units for units in inner if units is not None]
+    return max(known) * part.times if len(known) == len(inner) else None
+
+
+def _term(term: Term, amounts: Amounts, named: set[str]) -> Decimal | None:
+    amount = _gpu_amount(term, amounts.gpus, named) if term.of == "gpus" else getattr(amounts, term.of)
+    if amount is None:
+        return None
+    counted = Decimal(amount) / term.per
+    if term.rounded_up:
+        counted = counted.to_integral_value(ROUND_CEILING)
+    return counted * term.times
+
+
+def _gpu_amount(term: Term, gpus: Mapping[str, int] | None, named: set[str]) -> int | None:
+    if gpus is None or (named and gpus.get("")):  # without a type it isn't known which price they have
+        return None
+    if term.gpu_type is not None:
+        return gpus.get(term.gpu_type, 0)
+    return sum(amount for kind, amount in gpus.items() if kind not in named)
+
+
+def _gpus(tres: Mapping[str, float]) -> dict[str, int]:
+    prefix = "gres/gpu:"
+    found = {name.removeprefix(prefix): int(amount) for name, amount in tres.items() if name.startswith(prefix)}
+    without = int(tres.get("gres/gpu", sum(found.values()))) - sum(found.values())
+    return {**found, "": without} if without > 0 else found
+
+
+def _reserved_storage(tres: Mapping[str, float]) -> Decimal | None:
+    """Returns the GiB of node-local storage; None where something is allocated that might be storage or might not."""
+    others = [name for name in tres if name.startswith("gres/") and not name.startswith("gres/gpu")]
+    if set(others) - {"gres/nvme"}:
+        return None
+    return Decimal(tres.get("gres/nvme", 0))
