@@ -38,6 +38,9 @@ SQUEUE_UNHURRIED = 24
 SACCT_PER_HOUR = 12
 """CSC and Slurm's manual both ask to spare accounting."""
 
+SACCT_UNHURRIED = 6
+"""From this many an hour on, there is one every `SLOW_SECONDS` only: what ends meanwhile is asked for together."""
+
 SACCT_RETRY_SECONDS = (120.0, 240.0, 480.0, 960.0, 1800.0)
 """How long to wait while accounting lags: longer each time."""
 
@@ -100,8 +103,8 @@ class JobsProbe:
         longest = context.site.scaled(SACCT_RETRY_SECONDS[-1])
         # What lies further ahead than the longest wait was written while the clock was wrong.
         due = [tracked for tracked in gone if not now < tracked.sacct_after <= now + longest]
-        if due and context.ledger.sent("sacct") >= SACCT_PER_HOUR:
-            _log.warning("site %s: %d jobs left the queue; accounting was asked often enough this hour", site, len(due))
+        if due and not _may_ask_accounting(context):
+            _log.info("site %s: %d jobs left the queue; accounting is asked a bit later", site, len(due))
             due = []
         later = [tracked.root_id for tracked in gone if tracked not in due]
         if later:
@@ -132,6 +135,13 @@ class JobsProbe:
             if record.state in FINAL_STATES:
                 _log.info("site %s: job %s ended: %s", site, record.job_id, record.state)
         return due
+
+
+def _may_ask_accounting(context: ProbeContext) -> bool:
+    sent, since = context.ledger.sent("sacct"), context.ledger.since_last("sacct")
+    if sent < SACCT_UNHURRIED or since is None:
+        return True
+    return sent < SACCT_PER_HOUR and since >= context.site.scaled(SLOW_SECONDS)
 
 
 def _note_left(

@@ -142,6 +142,16 @@ class CommandLedger:
             ).fetchone()
         return int(row[0])
 
+    def since_last(self, command: str) -> float | None:
+        """Returns the seconds since a command of that name was last sent; None where that is over an hour ago."""
+        now = self._clock()
+        with self._store.snapshot() as connection:
+            row = connection.execute(
+                "SELECT max(at) FROM commands WHERE site = ? AND command = ? AND at BETWEEN ? AND ?",
+                (self._site, command, now - self._hour, now),
+            ).fetchone()
+        return None if row[0] is None else now - row[0]
+
     def remaining(self, connection: sqlite3.Connection) -> int:
         """Returns how many commands are left of this hour, those kept back for people included."""
         return max(0, self.limit - self._used(connection, self._clock()))

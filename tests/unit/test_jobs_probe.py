@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import pairwise
 
 import pytest
 
@@ -336,11 +337,16 @@ def test_accounting_is_asked_at_most_twelve_times_an_hour(store: Store, make_sit
         [Exchange("queue", squeue(), repeat=True), FIELDS, Exchange("accounting", sacct(), repeat=True)]
     )
     probe = JobsProbe()
-    for number in range(100, 160):
+    asked = []
+    for number in range(100, 300):
         follow(store, str(number))
+        before = len(transport.asked)
         probe.run(context)
+        asked += [clock.now] * any(verb == "accounting" for verb, _ in transport.asked[before:])
         clock.now += 50
-    assert [verb for verb, _ in transport.asked].count("accounting") == SACCT_PER_HOUR
+    assert max(sum(moment <= at < moment + 3600 for at in asked) for moment in asked) <= SACCT_PER_HOUR
+    waits = [later - earlier for earlier, later in pairwise(asked)]
+    assert max(waits) <= SLOW_SECONDS + 50, "spread over the hour, not used up at its beginning"
 
 
 def test_what_left_the_queue_is_unknown_until_accounting_may_be_asked(

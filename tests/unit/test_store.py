@@ -8,12 +8,13 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from exporter.errors import RefusedError, StoreError
-from exporter.store import counters, jobs, requests, submissions
+from exporter.store import balances, counters, db, jobs, probe_runs, requests, submissions
 from exporter.store.db import Store
 from exporter.store.submissions import Submission
 
@@ -112,6 +113,21 @@ def test_a_store_of_a_newer_rayslurm_is_left_alone(tmp_path: Path) -> None:
     connection.close()
     with pytest.raises(StoreError, match="written by a newer rayslurm"):
         Store(path)
+
+
+def test_a_store_of_an_older_rayslurm_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "old.sqlite3"
+    first = Path(db.__file__).parent / "migrations/0001_initial.sql"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(first.read_text() + "PRAGMA user_version = 1;")
+        connection.execute("INSERT INTO counters VALUES ('jobs_finished_total', '{}', 7)")
+        connection.execute("INSERT INTO probe_runs VALUES ('lumi', 'jobs', 1, 1, 1, 1, NULL)")
+        connection.commit()
+    path.chmod(0o600)
+    with Store(path) as store, store.snapshot() as connection:
+        assert [counter.value for counter in counters.read(connection)] == [7]
+        assert [run.reason for run in probe_runs.runs(connection)] == [None]
+        assert balances.projects(connection) == []
 
 
 def test_a_file_that_is_no_store_is_refused(tmp_path: Path) -> None:
