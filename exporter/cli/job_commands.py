@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,11 +15,13 @@ from exporter.cli.asking import ask
 from exporter.cli.context import ConfigOption, JsonOption, add_command, open_store, print_json, read_config, say
 from exporter.cli.table import duration, print_table
 from exporter.config import Config
+from exporter.efficiency import combined
 from exporter.errors import ConfigError, InputError, RayslurmError
 from exporter.launch import limits
 from exporter.launch.render import SCRIPT, Launch, project_of, run_folder_files, tunnel_ports
 from exporter.launch.spec import load_spec
-from exporter.store import jobs, submissions
+from exporter.records import EfficiencyReport
+from exporter.store import bills, jobs, reports, submissions
 from exporter.store.db import Store
 from exporter.store.jobs import JobRow
 
@@ -131,10 +135,19 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         )
         doubtful = submissions.unsettled(connection)
         ports = {(row.site, row.job_id): row.dashboard_port for row in submissions.settled(connection)}
+        costs = {job: bills.of_job(connection, job.site, job.job_id) for job in shown if job.final}
+        used = {job: combined(reports.of_job(connection, job.site, job.job_id)) for job in shown if job.final}
     if as_json:
         print_json(
             {
-                "jobs": [_job_json(job) for job in shown],
+                "jobs": [
+                    {
+                        **_job_json(job),
+                        "bill": asdict(cost) if (cost := costs.get(job)) else None,
+                        "efficiency": [asdict(report) for report in used.get(job, ())],
+                    }
+                    for job in shown
+                ],
                 "omitted": omitted,
                 "unsettled": [
                     {"token": row.token, "site": row.site, "name": row.name, "state": row.state, "error": row.error}
@@ -145,7 +158,7 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         return
     now = time.time()
     print_table(
-        ("JOB", "NAME", "STATE", "REASON", "NODES", "ELAPSED", "LIMIT", "DASHBOARD", "SEEN"),
+        ("JOB", "NAME", "STATE", "REASON", "NODES", "ELAPSED", "LIMIT", "CPU", "COST", "DASHBOARD", "SEEN"),
         [
             (
                 f"{job.site}/{job.job_id}",
@@ -155,6 +168,8 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
                 "" if job.nodes is None else str(job.nodes),
                 duration(job.elapsed_seconds),
                 duration(job.time_limit_seconds),
+                _cpu_percent(used.get(job, ())),
+                f"{cost.units:.2f} {cost.kind} {cost.unit}" if (cost := costs.get(job)) else "",
                 f"127.0.0.1:{ports[job.site, job.job_id]}" if ports.get((job.site, job.job_id)) else "",
                 f"{duration(now - job.seen)} ago",
             )
@@ -165,6 +180,11 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         say(f"{omitted} more finished jobs (metrics.max_jobs)")
     for row in doubtful:
         say(f"{row.site}: {row.name} ({row.token}) is {row.state}: {row.error or 'under way'}")
+
+
+def _cpu_percent(found: Iterable[EfficiencyReport]) -> str:
+    ratios = [report.cpu_efficiency_ratio for report in found if report.cpu_efficiency_ratio is not None]
+    return f"{ratios[0]:.1%}" if ratios else ""
 
 
 def _job_json(job: JobRow) -> dict[str, Any]:

@@ -25,7 +25,19 @@ MAY_IMPORT = {
     "owner": {"client", "config", "errors", "launch", "parsers", "probes", "store", "yamlfile"},
     "metrics": {"config", "efficiency", "errors", "states", "store"},
     "web": {"metrics"},
-    "cli": {"config", "errors", "launch", "metrics", "owner", "parsers", "sites", "store", "web"},
+    "cli": {
+        "config",
+        "efficiency",
+        "errors",
+        "launch",
+        "metrics",
+        "owner",
+        "parsers",
+        "records",
+        "sites",
+        "store",
+        "web",
+    },
 }
 
 
