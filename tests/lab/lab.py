@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -11,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 HERE = Path(__file__).resolve().parent
 CLONE_NEWNET = 0x40000000
@@ -79,6 +81,29 @@ def _signal(pid: int, number: signal.Signals) -> None:
     """A session may end while we go through the list."""
     with suppress(ProcessLookupError):
         os.kill(pid, number)
+
+
+@dataclass(frozen=True)
+class LoggedCommand:
+    """A command that a user ran on the login node.
+
+    Attributes:
+        time: when it began, epoch seconds.
+        address: as which site the node was asked; `login` for none.
+    """
+
+    time: float
+    address: str
+    user: str
+    program: str
+    arguments: tuple[str, ...]
+
+    @classmethod
+    def read(cls, line: str) -> LoggedCommand:
+        """Reads a line of the log."""
+        moment, address, user, rest = line.split(" ", 3)
+        program, *arguments = shlex.split(rest)
+        return cls(float(moment), address, user, program, tuple(arguments))
 
 
 @dataclass
@@ -165,8 +190,35 @@ class Lab:
 
     # --- commands ---------------------------------------------------------------------------------------------------
     def sh(self, command: str, user: str = "researcher", *, timeout: float = 60, check: bool = False) -> Completed:
-        """Run a command on the login node, over ssh."""
+        """Run a command on the login node, over ssh; as `researcher@roihu` where it plays Roihu."""
         return script("as", user, command, timeout=timeout, check=check)
+
+    def site_log(self) -> list[LoggedCommand]:
+        """Every command that users ran on the login node, and every file that they read from it over SFTP."""
+        text = (self.logs / "commands.log").read_text(encoding="utf-8")
+        return [LoggedCommand.read(line) for line in text.splitlines()]
+
+    @contextmanager
+    def fault(self, command: str, kind: str) -> Iterator[None]:
+        """Has a command of the login node answer wrongly meanwhile: `empty`, `half`, `huge` or `unknown-field`."""
+        path = root() / "run/faults" / command
+        path.write_text(kind)
+        path.chmod(0o644)
+        try:
+            yield
+        finally:
+            path.unlink()
+
+    def refresh_balances(self) -> None:
+        """Write LUMI's files of the projects anew, as the site does about once an hour."""
+        self.on("login", "/srv/lab/run/inside/site/refresh-balances")
+
+    def change_projects(self, change: Callable[[dict[str, Any]], object]) -> None:
+        """Change what the site knows of its projects: budgets and quotas; see projects.json."""
+        path = root() / "run/projects.json"
+        known = json.loads(path.read_text())
+        change(known)
+        path.write_text(json.dumps(known))
 
     def on(self, node: str, *command: str, timeout: float = 60, check: bool = True) -> Completed:
         """Run a command as root on a node, or on the "fabric" between them."""

@@ -14,9 +14,15 @@ LAB_CLOUD_NET=198.18.1
 declare -A LAB_ADDRESS=(
   [ctl]=$LAB_SITE_NET.10 [login]=$LAB_SITE_NET.20
   [c1]=$LAB_SITE_NET.101 [c2]=$LAB_SITE_NET.102 [c3]=$LAB_SITE_NET.103
+  [l1]=$LAB_SITE_NET.111 [l2]=$LAB_SITE_NET.112
   [cloud]=$LAB_CLOUD_NET.10
 )
-LAB_NODES=(ctl login c1 c2 c3 cloud)
+LAB_NODES=(ctl login c1 c2 c3 l1 l2 cloud)
+
+# The sites that login plays: on each of these addresses it answers with that site's commands.
+declare -A LAB_PLAYED=(
+  [roihu]=$LAB_SITE_NET.21 [lumi]=$LAB_SITE_NET.22 [mahti]=$LAB_SITE_NET.23 [puhti]=$LAB_SITE_NET.24
+)
 
 die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
 

@@ -151,31 +151,63 @@ def configure(lab: Lab, folder: Path, *, ray: Path | None = None, **site: Any) -
         ray: the venv with Ray on the nodes.
         **site: keys of the site that differ; `ssh` is joined with the usual one.
     """
-    host_key = next(
-        " ".join(line.split()[1:3]) for line in lab.known_hosts.read_text().splitlines() if line.startswith("cloud")
+    return _write(lab, folder, {SITE: _site(lab, "login", ray, {"partition": "test", **site})})
+
+
+_PLAYED: dict[str, dict[str, Any]] = {
+    "roihu": {"certificate": False},
+    "lumi": {},
+    "mahti": {"closed": False},
+    "puhti": {"closed": False},
+}
+
+
+def configure_sites(
+    lab: Lab, folder: Path, sites: Mapping[str, Mapping[str, Any]], *, ray: Path | None = None
+) -> Rayslurm:
+    """Writes a configuration for sites that the lab's login node plays; each has its own site file.
+
+    Args:
+        lab: the lab.
+        folder: where it goes.
+        sites: of `roihu`, `lumi`, `mahti` and `puhti`, with the keys that differ.
+        ray: the venv with Ray on the nodes.
+    """
+    usual = {"environment": [], "work_dir": "rayslurm", "temp_dir": "/tmp"}
+    return _write(
+        lab,
+        folder,
+        {name: _site(lab, name, ray, {**usual, **_PLAYED[name], **keys}) for name, keys in sites.items()},
     )
+
+
+def _site(lab: Lab, address: str, ray: Path | None, keys: dict[str, Any]) -> dict[str, Any]:
     ssh = {
-        "host": lab.address("login"),
+        "host": lab.address(address),
         "user": "researcher",
         "key": str(lab.client_key),
         "known_hosts": str(lab.known_hosts),
         "connect_deadline": "5s",
         "command_deadline": "10s",
-    } | site.pop("ssh", {})
+    } | keys.pop("ssh", {})
+    return {
+        "project": lab.fact("PROJECT"),
+        "practice_clock_factor": 60,
+        "ssh": ssh,
+        **({"ray_command": f"{ray}/bin/ray"} if ray else {}),
+        **keys,
+    }
+
+
+def _write(lab: Lab, folder: Path, sites: dict[str, dict[str, Any]]) -> Rayslurm:
+    host_key = next(
+        " ".join(line.split()[1:3]) for line in lab.known_hosts.read_text().splitlines() if line.startswith("cloud")
+    )
     rayslurm = Rayslurm(folder, free_port())
     config = {
         "state_dir": str(rayslurm.state_dir),
         "listen": f"127.0.0.1:{rayslurm.port}",
-        "sites": {
-            SITE: {
-                "project": lab.fact("PROJECT"),
-                "partition": "test",
-                "practice_clock_factor": 60,
-                "ssh": ssh,
-                **({"ray_command": f"{ray}/bin/ray"} if ray else {}),
-                **site,
-            }
-        },
+        "sites": sites,
         "vm": {
             "host": lab.address("cloud"),
             "user": lab.fact("USER_CLOUD"),
