@@ -53,17 +53,18 @@ def from_accounting(
     )
 
 
-def from_seff(report: SeffReport, *, usage_reported: bool) -> EfficiencyReport:
+def from_seff(report: SeffReport, *, accounted_cpu_seconds: float | None) -> EfficiencyReport:
     """Returns the efficiency of a finished job as `seff` prints it; what it doesn't say is None.
 
     The energy that it prints is that of the GPUs alone, and so is none of the job.
 
     Args:
         report: of a job that has ended.
-        usage_reported: whether accounting has the usage of all the job's steps. Where it hasn't, `seff` prints zeros.
+        accounted_cpu_seconds: CPU time by accounting; None where the usage of its steps did not come in. Then `seff`
+            prints zeros.
     """
-    used = report.cpu_used_seconds or None  # it rounds up: 0 says that nothing was reported
-    told = usage_reported and used is not None
+    used = report.cpu_used_seconds
+    told = accounted_cpu_seconds is not None and bool(used or accounted_cpu_seconds < 1)
     loads = [gpu.load_mean_ratio for gpu in report.gpus if gpu.load_mean_ratio is not None]
     return EfficiencyReport(
         source="seff",

@@ -138,7 +138,8 @@ class JobsProbe:
 
 
 def _may_ask_accounting(context: ProbeContext) -> bool:
-    sent, since = context.ledger.sent("sacct"), context.ledger.since_last("sacct")
+    sent = context.ledger.sent("sacct") + context.ledger.sent("sacct-helpformat")
+    since = context.ledger.since_last("sacct")
     if sent < SACCT_UNHURRIED or since is None:
         return True
     return sent < SACCT_PER_HOUR and since >= context.site.scaled(SLOW_SECONDS)

@@ -105,8 +105,8 @@ def _keep(connection: sqlite3.Connection, context: ProbeContext, job_id: str, re
     site, now = context.site.name, context.clock()
     (job,) = jobs.find(connection, job_id, site)
     by_accounting = [known for known in reports.of_job(connection, site, job_id) if known.source == "sacct"]
-    reported = any(known.cpu_used_seconds is not None for known in by_accounting)
-    reports.keep(connection, site, job_id, from_seff(report, usage_reported=reported), now=now)
+    accounted = by_accounting[0].cpu_used_seconds if by_accounting else None
+    reports.keep(connection, site, job_id, from_seff(report, accounted_cpu_seconds=accounted), now=now)
     bill = _bill(context, job, report)
     if bill is not None:
         # seff tells of a requeued job's last attempt alone.
