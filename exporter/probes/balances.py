@@ -28,7 +28,11 @@ INTERVAL_SECONDS = 1860.0
 _PARSERS: dict[str, Callable[..., Parsed[Any]]] = {"csc": csc_projects.parse, "lumi": lumi_allocations.parse}
 _KINDS = {"csc": csc_projects.KIND, "lumi": lumi_allocations.KIND}
 
-_REFUSAL = re.compile(r"permission|access|not a member|unknown|does not exist|no such|not found|invalid", re.IGNORECASE)
+_REFUSAL = re.compile(
+    r"permission|not a member|(not have|no) access|(unknown|no such|invalid) project|project .*does not exist",
+    re.IGNORECASE,
+)
+"""What a site says of a project that is none of ours; LUMI's words are known, CSC's are not."""
 _NO_SUCH_COMMAND = 127
 
 

@@ -104,6 +104,11 @@ def test_access_that_is_lost_is_told_and_the_old_balance_is_not(
     [
         pytest.param(Exchange("csc-projects", stderr="Traceback: boom\n", exit_status=1), CommandError, id="failed"),
         pytest.param(
+            Exchange("csc-projects", stderr=f"{PROJECT}: cannot access the directory service\n", exit_status=1),
+            CommandError,
+            id="the site has a fault of its own",
+        ),
+        pytest.param(
             Exchange("csc-projects", stderr=f"sh: csc-projects {PROJECT}: not found", exit_status=127),
             CommandError,
             id="there is no such command",
