@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint lab lab-down bench render lock clean
+.PHONY: help setup demo demo-check test lint lab lab-down bench render lock clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -18,6 +18,12 @@ $(STAMP): requirements-dev.lock pyproject.toml
 	@touch $@
 
 setup: $(STAMP) ## Make the development environment in .venv
+
+demo: $(STAMP) ## See rayslurm at work on practice sites on this machine; Ctrl-C ends it
+	@$(BIN)/rayslurm demo
+
+demo-check: $(STAMP) ## The same for a minute, comparing /metrics with what is true at the practice sites
+	@$(BIN)/rayslurm demo --check
 
 test: $(STAMP) ## Run all tests; as root on Debian with the lab, elsewhere what can run there
 	@tests/prepare tests

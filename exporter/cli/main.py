@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from exporter import __version__
-from exporter.cli import config_commands, job_commands, parse_command, serve_command, sites_command
+from exporter.cli import config_commands, demo_command, job_commands, parse_command, serve_command, sites_command
 from exporter.errors import RayslurmError
 
 app = typer.Typer(
@@ -20,7 +20,7 @@ app = typer.Typer(
 )
 app.add_typer(config_commands.app, name="config")
 app.add_typer(sites_command.app, name="sites")
-for _module in (serve_command, job_commands, parse_command):
+for _module in (serve_command, demo_command, job_commands, parse_command):
     _module.register(app)
 
 

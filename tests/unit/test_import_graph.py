@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "store": {"config", "errors", "records", "states"},
     "client": {"config", "errors"},
     "billing": {"records", "sites"},
+    "practice": set(),
     "launch": {"client", "config", "data", "errors", "sites", "store", "yamlfile"},
     "probes": {"billing", "client", "config", "efficiency", "errors", "parsers", "records", "sites", "states", "store"},
     "owner": {"client", "config", "errors", "launch", "parsers", "probes", "store", "yamlfile"},

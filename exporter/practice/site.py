@@ -1,0 +1,231 @@
+"""A practice site as a whole: its jobs, its login node, what it says of projects, and the Rays that its jobs run."""
+
+from __future__ import annotations
+
+import json
+import os
+import socketserver
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import paramiko
+
+from exporter.practice import prints, slurm
+from exporter.practice.prints import Area
+from exporter.practice.ray import Dashboard
+from exporter.practice.slurm import ZONE, Called, Said
+from exporter.practice.sshd import Host, SshServer
+from exporter.practice.world import GIB, Job, World
+
+PROJECT = "project_2001234"
+LOOK_SECONDS = 0.5
+
+_ABOUT: dict[str, Any] = {
+    "owner": slurm.USER,
+    "title": "Practice",
+    "start": "2026-01-15",
+    "end": "2027-12-31",
+    "status": "open",
+    "latest_grant": "2026-10-01",
+    "csc": {"CPU": (60000, 20), "GPU": (1000, 30), "Storage": (300000, 40), "Cloud": (400, 10)},
+    "lumi": {"cpu_hours": (10000, 250), "gpu_hours": (300, 12), "storage_hours": (100, 5), "qpu_secs": (0, 0)},
+}
+_QUOTAS = {"home": (10 * GIB, 100_000), "projappl": (50 * GIB, 100_000), "scratch": (1024 * GIB, 1_000_000)}
+_PROJECT_FILES = "/var/lib/project_info/users"
+
+# Sent to the site by each of the login node's commands; the answer is printed. Only what starts quickly is imported.
+_SHIM = """\
+import json, os, socket, sys
+call = {"name": sys.argv[1], "arguments": sys.argv[2:], "folder": os.getcwd(), "environment": dict(os.environ)}
+with socket.socket(socket.AF_UNIX) as site:
+    site.connect(os.environ["RAYSLURM_PRACTICE"])
+    site.sendall(json.dumps(call).encode())
+    site.shutdown(socket.SHUT_WR)
+    out, err, status = json.loads(b"".join(iter(lambda: site.recv(65536), b"")))
+sys.stdout.write(out)
+sys.stderr.write(err)
+sys.exit(status)
+"""
+
+_WHOLE_NODES = {
+    "roihu": {"medium": (384, 720 * GIB), "large": (384, 720 * GIB)},
+    "lumi": {"standard": (128, 224 * GIB), "standard-g": (56, 480 * GIB)},
+}
+
+
+class PracticeSite:
+    """A site that runs in this process until `stop`.
+
+    Args:
+        name: which site it plays, `roihu` or `lumi`.
+        folder: where its files go.
+        key: what opens it.
+    """
+
+    def __init__(self, name: str, folder: Path, key: paramiko.PKey) -> None:
+        self.name = name
+        self.world = World(name, 2 if name == "lumi" else 1, _WHOLE_NODES[name])
+        self._folder = folder
+        self._dashboards: dict[int, Dashboard] = {}
+        self._told: list[tuple[float, dict[str, float]]] = []
+        self._lock = threading.Lock()
+        home, self._bin = folder / "home", folder / "bin"
+        self._files = folder / "project_info"
+        for made in (home, self._bin, self._files / PROJECT):
+            made.mkdir(parents=True)
+        self._commands: dict[str, Callable[[Called], Said]] = {
+            command: self._of_slurm(command) for command in ("sbatch", "squeue", "sacct", "scancel")
+        }
+        if name == "lumi":
+            self._commands |= {"lumi-allocations": self._lumi_allocations, "lumi-workspaces": self._workspaces}
+        else:
+            self._commands |= {
+                "seff": self._of_slurm("seff"),
+                "csc-projects": self._csc_projects,
+                "csc-workspaces": self._workspaces,
+            }
+        self._offer()
+        call = folder / "site.sock"
+        environment = {
+            "HOME": str(home),
+            "USER": slurm.USER,
+            "PATH": f"{self._bin}:/usr/local/bin:/usr/bin:/bin",
+            "RAYSLURM_PRACTICE": str(call),
+        }
+        self.ssh = SshServer(Host(slurm.USER, key, home, environment, {_PROJECT_FILES: self._files}))
+        self._calls = _Calls(str(call), self._answer)
+        self._stopping = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._calls.serve_forever, name=f"practice-{name}", daemon=True),
+            threading.Thread(target=self._live, name=f"practice-life-{name}", daemon=True),
+        ]
+
+    def start(self) -> None:
+        """Lets people log in, and lets its jobs live."""
+        self._write_balances()
+        for thread in self._threads:
+            thread.start()
+        self.ssh.start()
+
+    def stop(self) -> None:
+        """Ends everything."""
+        self._stopping.set()
+        self.ssh.stop()
+        self._calls.shutdown()
+        self._calls.server_close()
+        self._threads[1].join(5)
+        for dashboard in self._dashboards.values():
+            dashboard.stop()
+
+    def recently_used(self, seconds: float) -> dict[str, set[float]]:
+        """Returns what it told of the project's use within so many seconds, by kind."""
+        since = time.time() - seconds
+        with self._lock:
+            told = [used for at, used in self._told if at >= since]
+        return {kind: {used[kind] for used in told} for kind in ("cpu", "gpu")}
+
+    def _used(self) -> dict[str, float]:
+        if self.name == "lumi":
+            billing = json.loads(self._balances.read_text(encoding="utf-8"))["billing"]
+            return {"cpu": billing["cpu_hours"]["used"], "gpu": billing["gpu_hours"]["used"]}
+        spent = self.world.spent(time.time())
+        return {kind.lower(): round(_ABOUT["csc"][kind][1] + spent[kind]) for kind in spent}
+
+    def _of_slurm(self, command: str) -> Callable[[Called], Said]:
+        run: Callable[[World, Called], Said] = getattr(slurm, command)
+        return lambda called: run(self.world, called)
+
+    def _offer(self) -> None:
+        """Puts the login node's commands where its shell finds them."""
+        shim = self._folder / "shim.py"
+        shim.write_text(_SHIM, encoding="utf-8")
+        for command in self._commands:
+            path = self._bin / command
+            path.write_text(f"#!/bin/sh\nexec '{sys.executable}' -S -E '{shim}' {command} \"$@\"\n", encoding="utf-8")
+            path.chmod(0o755)
+
+    def _answer(self, call: Mapping[str, Any]) -> Said:
+        called = Called(call["arguments"], Path(call["folder"]), call["environment"])
+        return self._commands[call["name"]](called)
+
+    def _csc_projects(self, called: Called) -> Said:
+        project = called.arguments[-1]
+        if project != PROJECT:
+            return "", f"csc-projects: {project}: you are not a member of it\n", 1
+        now = datetime.now(ZONE)
+        lines = prints.csc_projects(project, _ABOUT, self.world.spent(now.timestamp()), now)
+        return "\n".join(lines) + "\n", "", 0
+
+    def _lumi_allocations(self, called: Called) -> Said:
+        project = called.arguments[-1]
+        if project != PROJECT:
+            return "", f"Error: You do not have permissions to access {project}\n", 0
+        written = datetime.fromtimestamp(self._balances.stat().st_mtime, ZONE)
+        billing = json.loads(self._balances.read_text(encoding="utf-8"))["billing"]
+        return "\n".join(prints.lumi_allocations({project: billing}, written)) + "\n", "", 0
+
+    def _workspaces(self, called: Called) -> Said:
+        del called
+        home = self._folder / "home"
+        sizes = [Path(top, name).lstat().st_size for top, _, names in os.walk(home) for name in names]
+        areas = [
+            Area(f"/projappl/{PROJECT}", 24 * GIB, 36_000, _QUOTAS["projappl"]),
+            Area(f"/scratch/{PROJECT}", 103 * GIB, 389_000, _QUOTAS["scratch"], "180d"),
+        ]
+        own = Area(f"/users/{slurm.USER}", sum(sizes), len(sizes), _QUOTAS["home"])
+        return "\n".join(prints.workspaces(self.name, own, [(PROJECT, _ABOUT["title"], areas)])) + "\n", "", 0
+
+    @property
+    def _balances(self) -> Path:
+        return self._files / PROJECT / f"{PROJECT}.json"
+
+    def _write_balances(self) -> None:
+        new = self._balances.with_suffix(".new")
+        new.write_text(json.dumps(prints.lumi_billing(_ABOUT, self.world.spent(time.time()))), encoding="utf-8")
+        new.replace(self._balances)
+
+    def _live(self) -> None:
+        """Starts and ends the Rays of its jobs, and writes balances anew."""
+        while not self._stopping.wait(LOOK_SECONDS):
+            now = time.time()
+            for job in self.world.jobs():
+                running = job.state(now) == "RUNNING"
+                if running and job.job_id not in self._dashboards:
+                    with suppress(OSError):  # something else has the port: then this job's Ray can't be seen
+                        self._start_ray(job)
+                elif not running and job.job_id in self._dashboards:
+                    self._dashboards.pop(job.job_id).stop()
+            self._write_balances()
+            with self._lock:
+                self._told.append((now, self._used()))
+
+    def _start_ray(self, job: Job) -> None:
+        plan = json.loads((job.folder / "plan.json").read_text(encoding="utf-8"))
+        token = (job.folder / "ray_auth_token").read_text(encoding="utf-8").strip()
+        for tunnel in plan["tunnels"]:
+            self._dashboards[job.job_id] = Dashboard(
+                tunnel["vm_port"],
+                nodes=job.nodes,
+                cpus=plan["cpus_per_node"],
+                session=f"session_{job.start}_{job.job_id}",
+                token=token,
+            )
+
+
+class _Calls(socketserver.ThreadingUnixStreamServer):
+    """Takes the calls of the login node's commands."""
+
+    daemon_threads = True
+
+    def __init__(self, path: str, answer: Callable[[Mapping[str, Any]], Said]) -> None:
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self) -> None:
+                self.wfile.write(json.dumps(answer(json.load(self.rfile))).encode())
+
+        super().__init__(path, Handler)
