@@ -1,0 +1,114 @@
+"""`rayslurm demo`: what it prints, what it compares, and that it leaves nothing behind."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import paramiko
+import pytest
+
+from exporter.cli.demo_check import KINDS, compare
+from exporter.practice.site import PracticeSite
+
+RAYSLURM = str(Path(sys.executable).parent / "rayslurm")
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def left_behind() -> set[str]:
+    """Returns what a demo leaves on this machine while it runs: folders, and processes that name them."""
+    folders = {str(path) for path in Path(tempfile.gettempdir()).glob("rayslurm-demo-*")}
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:  # it ended meanwhile
+            continue
+        if "rayslurm-demo-" in command:
+            folders.add(command)
+    return folders
+
+
+def test_what_is_on_the_page_is_what_is_true_at_the_sites() -> None:
+    before = left_behind()
+    done = subprocess.run([RAYSLURM, "demo", "--check"], capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith("demo-check: ")
+    counts = {name: int(count) for name, count in re.findall(r"(\w+)=(\d+)", last)}
+    assert counts.pop("differences") == 0
+    assert set(counts) == set(KINDS)
+    assert all(counts.values())
+    assert counts["bills"] >= 8
+    assert left_behind() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_shows_where_to_look_and_ends_without_a_trace(number: signal.Signals) -> None:
+    before = left_behind()
+    process = subprocess.Popen([RAYSLURM, "demo"], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stdout is not None
+    try:
+        first = process.stdout.readline().strip()
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/metrics", first), "the first URL is the exporter's"
+        ends = time.monotonic() + 60
+        while "rayslurm_job_state{" not in httpx.get(first, trust_env=False).text:
+            assert time.monotonic() < ends, "no job on /metrics"
+            time.sleep(0.5)
+        assert left_behind() != before
+    finally:
+        process.send_signal(number)
+        assert process.wait(30) == 0
+        process.stdout.close()
+    assert left_behind() == before
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(first, trust_env=False)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[PracticeSite]:
+    (tmp_path / "job").mkdir()
+    practice = PracticeSite("roihu", tmp_path / "site", paramiko.ECDSAKey.generate())
+    practice.start()
+    yield practice
+    practice.stop()
+
+
+def test_a_page_that_is_wrong_is_told_apart(
+    site: PracticeSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = site.world.submit(
+        "train",
+        "project_2001234",
+        "medium",
+        nodes=2,
+        cpus=4,
+        memory=1 << 30,
+        gpus=0,
+        limit=900,
+        folder=tmp_path / "job",
+    )
+    site.world.cancel(job.job_id)
+    page = tmp_path / "metrics"
+    page.write_text(
+        f'rayslurm_job_state{{site="roihu",job_id="{job.job_id}",state="completed"}} 1\n'
+        'rayslurm_allocation_used{provider="csc",project="project_2001234",kind="cpu"} 21\n'
+    )
+    monkeypatch.setattr("exporter.cli.demo_check.LAG_SECONDS", -10)
+    ends = time.monotonic() + 10
+    while not all(site.recently_used(60).values()):
+        assert time.monotonic() < ends
+        time.sleep(0.1)
+    found = compare(f"file://{tmp_path}", {"roihu": site})
+    assert not found.complete
+    told = "\n".join(found.differences)
+    assert "state cancelled: /metrics has None, true is 1" in told
+    assert "csc cpu used: /metrics has 21, true is 20" in told
+    assert "roihu scratch: /metrics has None" in told
