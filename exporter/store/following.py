@@ -113,6 +113,8 @@ def apply_queue(
             now=now,
         )
     _drop_collective(connection, site, keep=named)
+    for root in present:
+        _drop_stand_in(connection, site, root, named)
     # Of an array some tasks may have ended while others are in the queue.
     whole = {
         root for root in present if all(part.final or part.job_id in named for part in jobs_of(connection, site, root))
@@ -190,6 +192,7 @@ def apply_accounting(
                 awaited.add(connection, site, record.job_id)
     if not waits:
         _drop_collective(connection, site, keep=named, root_id=root_id)
+    _drop_stand_in(connection, site, root_id, named)
     _mark_vanished(connection, site, root_id, named, now=now)
     if all(part.final for part in jobs_of(connection, site, root_id)):
         connection.execute("UPDATE tracked SET done = 1 WHERE site = ? AND root_id = ?", (site, root_id))
@@ -294,6 +297,14 @@ def _drop_collective(connection: sqlite3.Connection, site: str, *, keep: set[str
     for row in rows:
         if row["job_id"] not in keep:
             connection.execute("DELETE FROM jobs WHERE site = ? AND job_id = ?", (site, row["job_id"]))
+
+
+def _drop_stand_in(connection: sqlite3.Connection, site: str, root_id: str, named: set[str]) -> None:
+    """Removes the row that stood for a followed id while its parts were not known, now that they are named."""
+    if root_id not in named and any(root_of(job_id) == root_id for job_id in named):
+        connection.execute(
+            "DELETE FROM jobs WHERE site = ? AND job_id = ? AND final = 0 AND counted = 0", (site, root_id)
+        )
 
 
 def _count_once(connection: sqlite3.Connection, site: str, job_id: str) -> None:

@@ -371,6 +371,27 @@ def test_what_left_the_queue_is_unknown_until_accounting_may_be_asked(
         clock.now += 60
 
 
+@pytest.mark.parametrize("parts", [("80_1", "80_2"), ("80+0", "80+1")])
+def test_what_stood_for_an_unseen_array_goes_when_its_tasks_are_known(
+    store: Store, make_site: MakeSite, clock: Clock, parts: tuple[str, str]
+) -> None:
+    follow(store, "80")
+    rows = [row for part in parts for row in finished(part)]
+    context, _ = make_site([EMPTY, EMPTY, FIELDS, Exchange("accounting", sacct(), repeat=False),
+                            *[Exchange("accounting", sacct())] * (SACCT_PER_HOUR - 1),
+                            Exchange("accounting", sacct(*rows))])  # fmt: skip
+    for _ in range(SACCT_PER_HOUR):
+        context.client.accounting(["1"])
+    probe = JobsProbe()
+    probe.run(context)
+    assert known(store, "80").state == "unknown"
+    clock.now += 3601
+    probe.run(context)
+    with store.snapshot() as connection:
+        assert [job.job_id for job in jobs.jobs_of(connection, SITE, "80")] == list(parts)
+        assert jobs.open_tracked(connection, SITE) == []
+
+
 def test_slurm_that_cannot_answer_changes_nothing(store: Store, make_site: MakeSite) -> None:
     follow(store, "77")
     said = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)\n"
