@@ -19,6 +19,7 @@ from exporter.metrics.render import Renderer
 from exporter.owner.owner import Owner
 from exporter.store.db import Store
 from exporter.web.app import make_app
+from exporter.web.pages import Pages
 
 
 def register(app: typer.Typer) -> None:
@@ -46,7 +47,7 @@ def serve(config: ConfigOption = None) -> None:
 def _serve(config: Config, store: Store) -> None:
     owner = Owner(config, store)
     listener = _listen(config)
-    app = make_app(Renderer(store, config), owner.ready)
+    app = make_app(Renderer(store, config), Pages(store, config), owner.ready)
     server = uvicorn.Server(
         uvicorn.Config(app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=2)
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import html
 from collections.abc import Awaitable, Callable
 
 from prometheus_client.exposition import gzip_accepted
@@ -14,8 +13,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from exporter import __version__
+from exporter.errors import StoreError
 from exporter.metrics.render import Renderer
+from exporter.web.pages import Pages
 
 _GZIP_LEVEL = 5
 
@@ -57,20 +57,41 @@ class MetricsPage:
         return plain, gzip.compress(plain, _GZIP_LEVEL), content_type
 
 
-def make_app(renderer: Renderer, ready: Callable[[], bool]) -> Starlette:
+_PAGE_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+def make_app(renderer: Renderer, pages: Pages, ready: Callable[[], bool]) -> Starlette:
     """Returns the application.
 
     Args:
         renderer: makes /metrics.
+        pages: makes the pages for people.
         ready: tells whether the owner's workers live.
     """
 
+    async def page(make: Callable[[], str | None]) -> Response:
+        try:
+            text, status = await run_in_threadpool(make), 200
+        except StoreError as error:
+            text, status = pages.message("The store cannot be read", str(error)), 503
+        if text is None:
+            text, status = pages.message("No such job", "No job of that name is followed, or none any more."), 404
+        return HTMLResponse(text, status_code=status, headers=_PAGE_HEADERS)
+
     async def front(_: Request) -> Response:
-        title = f"rayslurm {html.escape(__version__)}"
-        return HTMLResponse(
-            f"<!doctype html><html lang=en><title>{title}</title><h1>{title}</h1><ul>"
-            "<li><a href=/metrics>Metrics</a><li><a href=/-/healthy>Healthy</a><li><a href=/-/ready>Ready</a></ul>"
-        )
+        return await page(pages.front)
+
+    async def job(request: Request) -> Response:
+        return await page(lambda: pages.job(request.path_params["site"], request.path_params["job_id"]))
+
+    async def style(_: Request) -> Response:
+        headers = {"Cache-Control": "max-age=300", "X-Content-Type-Options": "nosniff"}
+        return Response(pages.style(), media_type="text/css", headers=headers)
 
     async def healthy(_: Request) -> Response:
         return PlainTextResponse("rayslurm is healthy.\n")
@@ -83,6 +104,8 @@ def make_app(renderer: Renderer, ready: Callable[[], bool]) -> Starlette:
     return Starlette(
         routes=[
             Route("/", front),
+            Route("/jobs/{site}/{job_id}", job),
+            Route("/style.css", style),
             Route("/metrics", MetricsPage(renderer).answer),
             Route("/-/healthy", healthy),
             Route("/-/ready", is_ready),

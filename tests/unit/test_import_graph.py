@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "probes": {"billing", "client", "config", "efficiency", "errors", "parsers", "records", "sites", "states", "store"},
     "owner": {"client", "config", "errors", "launch", "parsers", "probes", "store", "yamlfile"},
     "metrics": {"config", "efficiency", "errors", "states", "store"},
-    "web": {"metrics"},
+    "web": {"config", "efficiency", "errors", "metrics", "records", "store"},
     "cli": {
         "config",
         "data",

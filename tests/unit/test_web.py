@@ -13,6 +13,7 @@ from exporter.config import Config
 from exporter.metrics.render import Renderer
 from exporter.store.db import Store
 from exporter.web.app import make_app
+from exporter.web.pages import Pages
 from tests.unit.conftest import Clock
 
 
@@ -25,7 +26,8 @@ def ask(
     """Asks for all paths at once."""
 
     async def all_at_once() -> list[httpx.Response]:
-        transport = httpx.ASGITransport(make_app(renderer, ready))
+        pages = Pages(renderer._store, renderer._config)
+        transport = httpx.ASGITransport(make_app(renderer, pages, ready))
         async with httpx.AsyncClient(transport=transport, base_url="http://rayslurm") as client:
             return await asyncio.gather(*(client.get(path, headers=headers) for path in paths))
 
@@ -74,6 +76,6 @@ def test_health_and_readiness(store: Store, config: Config, clock: Clock) -> Non
     renderer = Renderer(store, config, clock=clock)
     healthy, ready, front, missing = ask(renderer, "/-/healthy", "/-/ready", "/", "/nothing")
     assert (healthy.status_code, ready.status_code, missing.status_code) == (200, 200, 404)
-    assert "href=/metrics" in front.text
+    assert 'href="/metrics"' in front.text
     (unready,) = ask(renderer, "/-/ready", ready=lambda: False)
     assert unready.status_code == 503

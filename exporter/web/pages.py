@@ -1,0 +1,230 @@
+"""The pages for people: what is known of all sites, and one job's life. They read the store and ask nobody."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from exporter import __version__
+from exporter.config import Config
+from exporter.efficiency import combined
+from exporter.records import AllocationRecord, Bill, EfficiencyReport
+from exporter.store import balances, bills, jobs, probe_runs, reports, samples, submissions
+from exporter.store.balances import Project
+from exporter.store.commands import CommandLedger
+from exporter.store.db import Store
+from exporter.store.jobs import JobRow
+from exporter.store.probe_runs import ProbeRun
+from exporter.store.submissions import Submission
+from exporter.web import shown
+
+_FULL = 0.95
+"""From this share on an area or a balance is marked as nearly used up."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A job, what it cost, and where its dashboard is."""
+
+    job: JobRow
+    bill: Bill | None
+    efficiency: list[EfficiencyReport]
+    submission: Submission | None
+    now: float
+
+    @property
+    def limit_at(self) -> float | None:
+        """When a running job reaches its limit."""
+        if self.job.state != "running" or self.job.start_time is None or self.job.time_limit_seconds is None:
+            return None
+        return self.job.start_time + self.job.time_limit_seconds
+
+    @property
+    def waited(self) -> float | None:
+        """How long it waited, or has waited."""
+        if self.job.submit_time is None:
+            return None
+        until = self.job.start_time if self.job.start_time is not None else self.now
+        return until - self.job.submit_time if self.job.start_time is not None or not self.job.final else None
+
+    def ratio(self, name: str) -> float | None:
+        """Returns an efficiency, by whichever source tells it."""
+        return next((value for one in self.efficiency if (value := getattr(one, name)) is not None), None)
+
+
+@dataclass(frozen=True, slots=True)
+class SiteView:
+    """A site: its probes, the commands left of this hour, and when its certificate ends."""
+
+    name: str
+    title: str
+    remaining: int
+    limit: int
+    probes: list[ProbeRun]
+    certificate_end: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class AreaView:
+    """A disk area."""
+
+    site: str
+    path: str
+    project: str
+    values: dict[str, float]
+
+    def share(self, what: str) -> float | None:
+        """Returns the used share of `bytes` or `files`."""
+        used, limit = self.values.get(f"storage_used_{what}"), self.values.get(f"storage_limit_{what}")
+        return None if used is None or not limit else used / limit
+
+    @property
+    def nearly_full(self) -> bool:
+        """Whether little is left of it."""
+        return any((share or 0) >= _FULL for share in (self.share("bytes"), self.share("files")))
+
+
+@dataclass(frozen=True, slots=True)
+class BalanceView:
+    """A balance with its project."""
+
+    project: Project
+    balance: AllocationRecord | None
+
+    @property
+    def remark(self) -> str:
+        """What there is to say of it in a word or two."""
+        if not self.project.accessible:
+            return "no access"
+        if self.balance is None:
+            return ""
+        if self.balance.granted is None:
+            return "nothing granted"
+        if self.balance.remaining is not None and self.balance.remaining < 0:
+            return "overspent"
+        used = (self.balance.used or 0) / self.balance.granted if self.balance.granted else 0
+        return "nearly used up" if used >= _FULL else ""
+
+
+class Pages:
+    """Makes the pages.
+
+    Args:
+        store: what is read.
+        config: what bounds it.
+        clock: gives UTC epoch seconds.
+    """
+
+    def __init__(self, store: Store, config: Config, *, clock: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._config = config
+        self._clock = clock
+        self._templates = Environment(
+            loader=PackageLoader("exporter.web"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+            lstrip_blocks=True,
+        )  # fmt: skip
+        self._templates.globals.update(
+            length=shown.length, moment=shown.moment, day=shown.day, amount=shown.amount, size=shown.size,
+            percent=shown.percent, text=shown.text, version=__version__,
+        )  # fmt: skip
+
+    def front(self) -> str:
+        """Returns the page on everything.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        now = self._clock()
+        with self._store.snapshot() as connection:
+            rows, omitted = jobs.visible(
+                connection,
+                now=now,
+                keep_finished=self._config.metrics.keep_finished,
+                max_finished=self._config.metrics.max_jobs,
+            )
+            views = self._views(connection, [job for job in rows if job.site in self._config.sites], now)
+            doubtful = submissions.unsettled(connection)
+            sites = [self._site(connection, name, now) for name in self._config.sites]
+            told = _balances(connection)
+            areas = self._areas(connection)
+        return self._render(
+            "front.html", now, sites=sites, balances=told, areas=areas, omitted=omitted, doubtful=doubtful,
+            going=[view for view in views if not view.job.final], ended=[view for view in views if view.job.final],
+        )  # fmt: skip
+
+    def job(self, site: str, job_id: str) -> str | None:
+        """Returns the page on one job; None where none of that name is followed.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        now = self._clock()
+        with self._store.snapshot() as connection:
+            views = self._views(connection, jobs.find(connection, job_id, site), now)
+        return self._render("job.html", now, view=views[0]) if views else None
+
+    def message(self, title: str, words: str) -> str:
+        """Returns a page that says one thing."""
+        return self._render("message.html", self._clock(), title=title, words=words)
+
+    def style(self) -> str:
+        """Returns the style sheet."""
+        return self._templates.get_template("style.css").render()
+
+    def _render(self, template: str, now: float, **values: Any) -> str:
+        return self._templates.get_template(template).render(now=now, **values)
+
+    def _views(self, connection: sqlite3.Connection, rows: list[JobRow], now: float) -> list[JobView]:
+        ours = {(row.site, row.job_id): row for row in submissions.settled(connection)}
+        return [
+            JobView(
+                job,
+                bills.of_job(connection, job.site, job.job_id) if job.final else None,
+                combined(reports.of_job(connection, job.site, job.job_id)) if job.final else [],
+                ours.get((job.site, job.job_id)),
+                now,
+            )
+            for job in rows
+        ]
+
+    def _site(self, connection: sqlite3.Connection, name: str, now: float) -> SiteView:
+        site = self._config.resolved_sites[name]
+        ledger = CommandLedger.for_site(self._store, site, clock=lambda: now)
+        ends = [
+            sample.value
+            for at, sample in samples.read(connection)
+            if at == name and sample.name == "ssh_certificate_expiry_timestamp_seconds"
+        ]
+        return SiteView(
+            name,
+            site.profile.title,
+            ledger.remaining(connection),
+            ledger.limit,
+            [run for run in probe_runs.runs(connection) if run.site == name],
+            ends[0] if ends else None,
+        )
+
+    def _areas(self, connection: sqlite3.Connection) -> list[AreaView]:
+        found: dict[tuple[str, str], AreaView] = {}
+        for site, sample in samples.read(connection):
+            if site in self._config.sites and "area" in sample.labels:
+                path = sample.labels["area"]
+                view = found.setdefault((site, path), AreaView(site, path, sample.labels.get("project", ""), {}))
+                view.values[sample.name] = sample.value
+        return list(found.values())
+
+
+def _balances(connection: sqlite3.Connection) -> list[BalanceView]:
+    by_project: dict[tuple[str, str], list[AllocationRecord]] = {}
+    for balance in balances.balances(connection):
+        by_project.setdefault((balance.provider, balance.project), []).append(balance)
+    return [
+        BalanceView(project, balance)
+        for project in balances.projects(connection)
+        for balance in by_project.get((project.provider, project.project), [None])
+    ]

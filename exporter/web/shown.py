@@ -1,0 +1,72 @@
+"""How values are written for people; what is unknown is a dash that says so."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from markupsafe import Markup
+
+UNKNOWN = Markup('<span class="unknown" title="unknown">&ndash;</span>')
+
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+_STEP = 1024
+
+
+def length(seconds: float | None) -> str:
+    """Returns a length of time: `42 s`, `5 min`, `1 h 20 min`, `3 d 4 h`."""
+    if seconds is None:
+        return UNKNOWN
+    whole = max(0, round(seconds))
+    if whole < _MINUTE:
+        return f"{whole} s"
+    if whole < _HOUR:
+        return f"{whole // _MINUTE} min"
+    if whole < _DAY:
+        minutes = whole % _HOUR // _MINUTE
+        return f"{whole // _HOUR} h" + (f" {minutes} min" if minutes else "")
+    hours = whole % _DAY // _HOUR
+    return f"{whole // _DAY} d" + (f" {hours} h" if hours else "")
+
+
+def moment(epoch: float | None, now: float) -> str:
+    """Returns a time as its distance from now, with the time itself for those who want it."""
+    if epoch is None:
+        return UNKNOWN
+    exact = datetime.fromtimestamp(epoch, UTC)
+    words = f"{length(now - epoch)} ago" if epoch <= now else f"in {length(epoch - now)}"
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(
+        f"{exact:%Y-%m-%dT%H:%M:%SZ}", f"{exact:%Y-%m-%d %H:%M:%S} UTC", words
+    )
+
+
+def day(epoch: float | None) -> str:
+    """Returns a day."""
+    return UNKNOWN if epoch is None else f"{datetime.fromtimestamp(epoch, UTC):%Y-%m-%d}"
+
+
+def amount(value: float | None) -> str:
+    """Returns a number with thousands apart, and two decimals where it has any."""
+    if value is None:
+        return UNKNOWN
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.2f}"
+
+
+def size(value: float | None) -> str:
+    """Returns bytes in steps of 1024: `7.2 TiB`."""
+    if value is None:
+        return UNKNOWN
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < _STEP:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= _STEP
+    return f"{value:.1f} PiB"
+
+
+def percent(ratio: float | None) -> str:
+    """Returns a ratio in percent."""
+    return UNKNOWN if ratio is None else f"{100 * ratio:.1f} %"
+
+
+def text(value: object | None) -> str:
+    """Returns a value as it is; nothing is unknown."""
+    return UNKNOWN if value is None or value == "" else str(value)
