@@ -6,6 +6,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, tzinfo
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -95,6 +96,13 @@ class BalanceView:
 
     project: Project
     balance: AllocationRecord | None
+    zone: tzinfo
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether somebody should do something about it."""
+        unused = self.balance is not None and self.balance.granted is None and not self.balance.used
+        return bool(self.remark) and not unused
 
     @property
     def remark(self) -> str:
@@ -150,7 +158,7 @@ class Pages:
             views = self._views(connection, [job for job in rows if job.site in self._config.sites], now)
             doubtful = submissions.unsettled(connection)
             sites = [self._site(connection, name, now) for name in self._config.sites]
-            told = _balances(connection)
+            told = self._balances(connection)
             areas = self._areas(connection)
         return self._render(
             "front.html", now, sites=sites, balances=told, areas=areas, omitted=omitted, doubtful=doubtful,
@@ -218,13 +226,17 @@ class Pages:
                 view.values[sample.name] = sample.value
         return list(found.values())
 
-
-def _balances(connection: sqlite3.Connection) -> list[BalanceView]:
-    by_project: dict[tuple[str, str], list[AllocationRecord]] = {}
-    for balance in balances.balances(connection):
-        by_project.setdefault((balance.provider, balance.project), []).append(balance)
-    return [
-        BalanceView(project, balance)
-        for project in balances.projects(connection)
-        for balance in by_project.get((project.provider, project.project), [None])
-    ]
+    def _balances(self, connection: sqlite3.Connection) -> list[BalanceView]:
+        zones: dict[str, tzinfo] = {
+            site.profile.balance.provider: site.timezone
+            for site in self._config.resolved_sites.values()
+            if site.profile.balance is not None
+        }
+        by_project: dict[tuple[str, str], list[AllocationRecord | None]] = {}
+        for balance in balances.balances(connection):
+            by_project.setdefault((balance.provider, balance.project), []).append(balance)
+        return [
+            BalanceView(project, balance, zones.get(project.provider, UTC))
+            for project in balances.projects(connection)
+            for balance in by_project.get((project.provider, project.project), [None])
+        ]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 
 from markupsafe import Markup
 
-UNKNOWN = Markup('<span class="unknown" title="unknown">&ndash;</span>')
+UNKNOWN = Markup('<span class="dash" title="unknown">&ndash;</span>')
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 _STEP = 1024
@@ -39,9 +39,9 @@ def moment(epoch: float | None, now: float) -> str:
     )
 
 
-def day(epoch: float | None) -> str:
-    """Returns a day."""
-    return UNKNOWN if epoch is None else f"{datetime.fromtimestamp(epoch, UTC):%Y-%m-%d}"
+def day(epoch: float | None, zone: tzinfo) -> str:
+    """Returns a day, as it is called where it was told."""
+    return UNKNOWN if epoch is None else f"{datetime.fromtimestamp(epoch, zone):%Y-%m-%d}"
 
 
 def amount(value: float | None) -> str:
