@@ -49,11 +49,12 @@ def broken(lab: Lab, command: str, fault: str) -> AbstractContextManager[None]:
 
 def reason(rayslurm: Rayslurm, probe: str = "jobs") -> str | None:
     """Returns why a probe fails, as /metrics has it."""
-    for labels in rayslurm.samples().get("rayslurm_probe_failure_reason", {}):
-        named = dict(labels)
-        if named["probe"] == probe:
-            assert rayslurm.value("probe_success", site=SITE, probe=probe) == 0
-            return named["reason"]
+    samples = rayslurm.samples()
+    identity = {("site", SITE), ("probe", probe)}
+    for labels in samples.get("rayslurm_probe_failure_reason", {}):
+        if identity <= labels:
+            assert samples["rayslurm_probe_success"][frozenset(identity)] == 0
+            return dict(labels)["reason"]
     return None
 
 
