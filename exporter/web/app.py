@@ -57,6 +57,7 @@ class MetricsPage:
         return plain, gzip.compress(plain, _GZIP_LEVEL), content_type
 
 
+_RENEW_SECONDS = "30"
 _PAGE_HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'",
@@ -74,20 +75,25 @@ def make_app(renderer: Renderer, pages: Pages, ready: Callable[[], bool]) -> Sta
         ready: tells whether the owner's workers live.
     """
 
-    async def page(make: Callable[[], str | None]) -> Response:
+    async def page(make: Callable[[], str | None], *, still: bool) -> Response:
+        # In the header: a page that renews itself by its own text cannot be kept from it by those whom it disturbs.
+        headers = _PAGE_HEADERS if still else {**_PAGE_HEADERS, "Refresh": _RENEW_SECONDS}
         try:
             text, status = await run_in_threadpool(make), 200
         except StoreError as error:
             text, status = pages.message("The store cannot be read", str(error)), 503
         if text is None:
             text, status = pages.message("No such job", "No job of that name is followed, or none any more."), 404
-        return HTMLResponse(text, status_code=status, headers=_PAGE_HEADERS)
+        return HTMLResponse(text, status_code=status, headers=headers)
 
-    async def front(_: Request) -> Response:
-        return await page(pages.front)
+    async def front(request: Request) -> Response:
+        still = "still" in request.query_params
+        return await page(lambda: pages.front(still=still), still=still)
 
     async def job(request: Request) -> Response:
-        return await page(lambda: pages.job(request.path_params["site"], request.path_params["job_id"]))
+        still = "still" in request.query_params
+        site, job_id = request.path_params["site"], request.path_params["job_id"]
+        return await page(lambda: pages.job(site, job_id, still=still), still=still)
 
     async def style(_: Request) -> Response:
         headers = {"Cache-Control": "max-age=300", "X-Content-Type-Options": "nosniff"}

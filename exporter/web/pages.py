@@ -141,8 +141,11 @@ class Pages:
             percent=shown.percent, text=shown.text, version=__version__,
         )  # fmt: skip
 
-    def front(self) -> str:
+    def front(self, *, still: bool = False) -> str:
         """Returns the page on everything.
+
+        Args:
+            still: whether it is one that doesn't renew itself.
 
         Raises:
             StoreError: the store cannot be read.
@@ -161,12 +164,17 @@ class Pages:
             told = self._balances(connection)
             areas = self._areas(connection)
         return self._render(
-            "front.html", now, sites=sites, balances=told, areas=areas, omitted=omitted, doubtful=doubtful,
+            "front.html", now, still=still, sites=sites, balances=told, areas=areas, omitted=omitted, doubtful=doubtful,
             going=[view for view in views if not view.job.final], ended=[view for view in views if view.job.final],
         )  # fmt: skip
 
-    def job(self, site: str, job_id: str) -> str | None:
+    def job(self, site: str, job_id: str, *, still: bool = False) -> str | None:
         """Returns the page on one job; None where none of that name is followed.
+
+        Args:
+            site: the site's name.
+            job_id: the job's id there.
+            still: whether it is a page that doesn't renew itself.
 
         Raises:
             StoreError: the store cannot be read.
@@ -174,11 +182,11 @@ class Pages:
         now = self._clock()
         with self._store.snapshot() as connection:
             views = self._views(connection, jobs.find(connection, job_id, site), now)
-        return self._render("job.html", now, view=views[0]) if views else None
+        return self._render("job.html", now, still=still, view=views[0]) if views else None
 
     def message(self, title: str, words: str) -> str:
         """Returns a page that says one thing."""
-        return self._render("message.html", self._clock(), title=title, words=words)
+        return self._render("message.html", self._clock(), still=False, title=title, words=words)
 
     def style(self) -> str:
         """Returns the style sheet."""

@@ -137,6 +137,11 @@ def test_what_it_is_served_with(pages: Pages, store: Store, config: Config) -> N
     assert [answer.status_code for answer in (front, job, style, missing)] == [200, 200, 200, 404]
     assert "No such job" in missing.text
     assert style.headers["content-type"].startswith("text/css")
+    assert {answer.headers["refresh"] for answer in (front, job)} == {"30"}
+    (still,) = answers(pages, store, config, "/?still")
+    assert "refresh" not in still.headers, "who is disturbed by it can stop it"
+    assert 'href="?still"' in front.text
+    assert 'href="?"' in still.text
     for answer in (front, job, missing):
         assert "default-src 'none'" in answer.headers["content-security-policy"]
         assert answer.headers["cache-control"] == "no-store"
