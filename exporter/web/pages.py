@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, tzinfo
 from typing import Any
 
@@ -26,6 +26,8 @@ from exporter.web import shown
 
 _FULL = 0.95
 """From this share on an area or a balance is marked as nearly used up."""
+
+AREAS_PROBE = "areas"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,10 @@ class JobView:
         """Returns an efficiency, by whichever source tells it."""
         return next((value for one in self.efficiency if (value := getattr(one, name)) is not None), None)
 
+    def source(self, name: str) -> str:
+        """Returns which source tells an efficiency; nothing where none does."""
+        return next((one.source for one in self.efficiency if getattr(one, name) is not None), "")
+
 
 @dataclass(frozen=True, slots=True)
 class SiteView:
@@ -72,12 +78,13 @@ class SiteView:
 
 @dataclass(frozen=True, slots=True)
 class AreaView:
-    """A disk area."""
+    """A disk area, and when it was last read."""
 
     site: str
     path: str
     project: str
     values: dict[str, float]
+    read: float | None
 
     def share(self, what: str) -> float | None:
         """Returns the used share of `bytes` or `files`."""
@@ -137,8 +144,8 @@ class Pages:
             lstrip_blocks=True,
         )  # fmt: skip
         self._templates.globals.update(
-            length=shown.length, moment=shown.moment, day=shown.day, amount=shown.amount, size=shown.size,
-            percent=shown.percent, text=shown.text, version=__version__,
+            length=shown.length, moment=shown.moment, exactly=shown.exactly, day=shown.day, amount=shown.amount,
+            size=shown.size, percent=shown.percent, text=shown.text, version=__version__,
         )  # fmt: skip
 
     def front(self, *, still: bool = False) -> str:
@@ -182,6 +189,7 @@ class Pages:
         now = self._clock()
         with self._store.snapshot() as connection:
             views = self._views(connection, jobs.find(connection, job_id, site), now)
+            views = [replace(view, submission=_launched(connection, view.job)) for view in views]
         return self._render("job.html", now, still=still, view=views[0]) if views else None
 
     def message(self, title: str, words: str) -> str:
@@ -226,11 +234,15 @@ class Pages:
         )
 
     def _areas(self, connection: sqlite3.Connection) -> list[AreaView]:
+        # Each good run of a probe replaces what it found before, so what stands there is as old as that run.
+        read = {run.site: run.last_success for run in probe_runs.runs(connection) if run.probe == AREAS_PROBE}
         found: dict[tuple[str, str], AreaView] = {}
         for site, sample in samples.read(connection):
             if site in self._config.sites and "area" in sample.labels:
                 path = sample.labels["area"]
-                view = found.setdefault((site, path), AreaView(site, path, sample.labels.get("project", ""), {}))
+                view = found.setdefault(
+                    (site, path), AreaView(site, path, sample.labels.get("project", ""), {}, read.get(site))
+                )
                 view.values[sample.name] = sample.value
         return list(found.values())
 
@@ -246,5 +258,12 @@ class Pages:
         return [
             BalanceView(project, balance, zones.get(project.provider, UTC))
             for project in balances.projects(connection)
+            if project.provider in zones
             for balance in by_project.get((project.provider, project.project), [None])
         ]
+
+
+def _launched(connection: sqlite3.Connection, job: JobRow) -> Submission | None:
+    """Returns the submission that a job came of, also when it has ended."""
+    tracked = jobs.tracked(connection, job.site, job.root_id)
+    return submissions.get(connection, tracked.token) if tracked is not None and tracked.token is not None else None

@@ -6,7 +6,9 @@ from datetime import UTC, datetime, tzinfo
 
 from markupsafe import Markup
 
-UNKNOWN = Markup('<span class="dash" title="unknown">&ndash;</span>')
+UNKNOWN = Markup(
+    '<span class="dash" title="unknown"><span aria-hidden="true">&ndash;</span><span class="away">unknown</span></span>'
+)
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 _STEP = 1024
@@ -36,6 +38,15 @@ def moment(epoch: float | None, now: float) -> str:
     words = f"{length(now - epoch)} ago" if epoch <= now else f"in {length(epoch - now)}"
     return Markup('<time datetime="{}" title="{}">{}</time>').format(
         f"{exact:%Y-%m-%dT%H:%M:%SZ}", f"{exact:%Y-%m-%d %H:%M:%S} UTC", words
+    )
+
+
+def exactly(epoch: float | None, now: float) -> str:
+    """Returns a time as its distance from now and as itself."""
+    if epoch is None:
+        return UNKNOWN
+    return Markup("{} <small>({:%Y-%m-%d %H:%M:%S} UTC)</small>").format(
+        moment(epoch, now), datetime.fromtimestamp(epoch, UTC)
     )
 
 
