@@ -243,3 +243,14 @@ def test_it_can_be_read_by_keyboard_and_ear(pages: Pages) -> None:
     assert "prefers-color-scheme: dark" in style
     assert ":focus-visible" in style
     assert not re.search(r"url\(|@import", style), "nothing from elsewhere"
+
+
+def test_gpu_use_stands_only_with_jobs_that_have_gpus(store: Store, pages: Pages) -> None:
+    def gpu_use() -> str:
+        return Tables(pages.front()).row("Followed jobs that ended", Job=f"{SITE}/79")["GPU"]
+
+    assert not gpu_use(), "a job on CPUs has none to be known"
+    store.write(lambda connection: connection.execute("UPDATE jobs SET gpus = 8 WHERE job_id = '79'"))
+    assert gpu_use() == UNKNOWN
+    store.write(lambda connection: connection.execute("UPDATE reports SET gpu_efficiency_ratio = 0.5"))
+    assert gpu_use().startswith("50.0 % ")
