@@ -29,7 +29,7 @@ class Job:
         memory: bytes of the whole job.
         submit: when it was submitted; `start` and `end` likewise, epoch seconds, known to the site beforehand.
         fate: the state that it ends in.
-        cpu_share: how much of its CPU time it uses.
+        cpu_share: how much of its CPU time, as Slurm counts it, it uses: one thread a core is busy.
         memory_share: how much of its memory it uses at most.
         folder: its folder on this machine.
     """
@@ -142,7 +142,7 @@ class World:
             job = Job(
                 job_id, name, project, partition, nodes, nodes * cpus * self.threads_per_core, nodes * memory,
                 nodes * gpus, limit, now, start, start + lasts, _FATES[job_id % len(_FATES)],
-                self._chance.choice(_REASONS), self._chance.uniform(0.3, 0.95), self._chance.uniform(0.1, 0.9), folder,
+                self._chance.choice(_REASONS), self._chance.uniform(0.3, 0.95) / self.threads_per_core, self._chance.uniform(0.1, 0.9), folder,
             )  # fmt: skip
             self._jobs[job_id] = job
         return job
