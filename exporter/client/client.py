@@ -13,7 +13,7 @@ from exporter.client.backoff import Backoff
 from exporter.client.commands import known_fields
 from exporter.client.credentials import certificate_path
 from exporter.client.ssh import Endpoint, SshTransport
-from exporter.client.transport import Answer, RemoteContent, RemoteFile, Transport
+from exporter.client.transport import Answer, RemoteContent, RemoteFile, RemoteTail, Transport
 from exporter.config import Site
 from exporter.errors import (
     AnswerError,
@@ -65,7 +65,7 @@ class SiteClient:
         ledger: where its commands are counted.
         backoff: when a site that could not be reached is tried again.
         connect_deadline: seconds for logging in.
-        command_deadline: seconds for a command.
+        command_deadline: seconds for a command; kept as an attribute.
         credentials: files whose change lifts the back-off after a refused login.
     """
 
@@ -85,19 +85,24 @@ class SiteClient:
         self._ledger = ledger
         self._backoff = backoff or Backoff(time.monotonic)
         self._connect_deadline = connect_deadline
-        self._deadline = command_deadline
+        self.command_deadline = command_deadline
         self._credentials = credentials
         self._fields: tuple[str, ...] | None = None
         self._person = False
+        self._at_once = False
 
     @contextmanager
-    def for_person(self) -> Iterator[None]:
-        """Within it, commands may use what the budget keeps back for people, and a connection is tried at once."""
-        self._person = True
+    def for_person(self, *, at_once: bool = True) -> Iterator[None]:
+        """Within it, commands may use what the budget keeps back for people.
+
+        Args:
+            at_once: try a connection also where its turn hasn't come: somebody waits.
+        """
+        self._person, self._at_once = True, at_once
         try:
             yield
         finally:
-            self._person = False
+            self._person = self._at_once = False
 
     def submit(self, run_dir: str, script: str) -> Answer:
         """Submits a script with its folder as working directory.
@@ -109,7 +114,7 @@ class SiteClient:
             ConnectError: nothing was sent.
             DeadlineError: it isn't known what came of it; SessionLostError likewise.
         """
-        return self._send("sbatch", lambda: self._transport.submit(run_dir, script, self._deadline))
+        return self._send("sbatch", lambda: self._transport.submit(run_dir, script, self.command_deadline))
 
     def queue(self, names: Sequence[str] = ()) -> Answer:
         """Asks once for all of the user's jobs in the queue, or for those with these names.
@@ -117,7 +122,7 @@ class SiteClient:
         Raises:
             CommandError: Slurm answered with an error.
         """
-        return whole(checked(self._send("squeue", lambda: self._transport.queue(names, self._deadline))))
+        return whole(checked(self._send("squeue", lambda: self._transport.queue(names, self.command_deadline))))
 
     def accounting(self, ids: Sequence[str], *, duplicates: bool = False) -> Answer:
         """Asks accounting once for all these jobs; the fields are those that this Slurm knows.
@@ -130,17 +135,31 @@ class SiteClient:
             CommandError: accounting answered with an error.
         """
         if not self._fields:
-            answer = checked(self._send("sacct-helpformat", lambda: self._transport.accounting_fields(self._deadline)))
+            answer = checked(
+                self._send("sacct-helpformat", lambda: self._transport.accounting_fields(self.command_deadline))
+            )
             self._fields = known_fields(answer.stdout)
             if "JobID" not in self._fields:
                 raise SiteError(f"{self.name}: sacct --helpformat names no JobID: {answer.stdout[:80]!r}")
         fields = self._fields
         answer = self._send(
-            "sacct", lambda: self._transport.accounting(ids, fields, self._deadline, duplicates=duplicates)
+            "sacct", lambda: self._transport.accounting(ids, fields, self.command_deadline, duplicates=duplicates)
         )
         if answer.exit_status:
             self._fields = None  # Slurm may have been upgraded, and one unknown field fails the whole call
         return whole(checked(answer))
+
+    def accounting_by_name(self, names: Sequence[str], hours: int) -> Answer:
+        """Asks accounting which of the user's jobs of the last hours have these names.
+
+        Raises:
+            CommandError: accounting answered with an error.
+        """
+        return whole(
+            checked(
+                self._send("sacct", lambda: self._transport.accounting_by_name(names, hours, self.command_deadline))
+            )
+        )
 
     def cancel(self, job_id: str) -> Answer:
         """Cancels a job; never kept waiting by the budget.
@@ -148,19 +167,23 @@ class SiteClient:
         Raises:
             CommandError: Slurm answered with an error.
         """
-        return checked(self._send("scancel", lambda: self._transport.cancel(job_id, self._deadline), urgent=True))
+        return checked(
+            self._send("scancel", lambda: self._transport.cancel(job_id, self.command_deadline), urgent=True)
+        )
 
     def make_folder(self, path: str) -> str:
         """Makes a folder for the user alone and returns its absolute path."""
-        return self._send("mkdir", lambda: self._transport.make_folder(path, self._deadline))
+        return self._send("mkdir", lambda: self._transport.make_folder(path, self.command_deadline))
 
-    def write(self, folder: str, files: Mapping[str, RemoteFile]) -> None:
-        """Writes files into a folder that is there."""
-        self._send("write", lambda: self._transport.write(folder, files, self._deadline))
+    def write(
+        self, folder: str, files: Mapping[str, RemoteFile], *, written: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """Writes files into a folder that is there; `written` is told the name of each when it is there."""
+        self._send("write", lambda: self._transport.write(folder, files, self.command_deadline, written=written))
 
     def tool(self, *words: str) -> Answer:
         """Runs one of the site's own commands, such as `seff 123`; returns the answer whatever its exit status."""
-        return self._send(words[0], lambda: self._transport.tool(words, self._deadline))
+        return self._send(words[0], lambda: self._transport.tool(words, self.command_deadline))
 
     def read(self, path: str, max_bytes: int = 1 << 20) -> RemoteContent:
         """Reads a file from its start, at most `max_bytes`.
@@ -168,11 +191,19 @@ class SiteClient:
         Raises:
             FileNotFoundError: there is none.
         """
-        return self._send("read", lambda: self._transport.read(path, max_bytes, self._deadline))
+        return self._send("read", lambda: self._transport.read(path, max_bytes, self.command_deadline))
+
+    def tail(self, path: str, max_bytes: int) -> RemoteTail:
+        """Reads the end of a file, at most `max_bytes`.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        return self._send("read", lambda: self._transport.tail(path, max_bytes, self.command_deadline))
 
     def run(self, name: str, command: str) -> Answer:
         """Runs a shell command, counted under a name; returns the answer whatever its exit status."""
-        return self._send(name, lambda: self._transport.run(command, self._deadline))
+        return self._send(name, lambda: self._transport.run(command, self.command_deadline))
 
     def close(self) -> None:
         """Ends the session."""
@@ -182,7 +213,7 @@ class SiteClient:
         booking = self._ledger.take(command, person=self._person, urgent=urgent)
         outcome: str | None = "failed"
         try:
-            self._connect(anyway=self._person or urgent)
+            self._connect(anyway=self._at_once or urgent)
             try:
                 result = send()
             except ConnectError:  # the kept session was dead; nothing was sent, so once more over a new one

@@ -20,6 +20,11 @@ DELIMITER = "\x1f"
 _CLEAN = 'for name in $(env | grep -oE "^(SBATCH|SQUEUE|SACCT|SCANCEL)_[A-Z0-9_]+"); do unset "$name"; done; '
 _PLAIN = "LC_ALL=C SLURM_TIME_FORMAT=%s "
 
+_ANY_STATE = ("PD", "R", "S", "CD", "CA", "F", "TO", "NF", "PR", "BF", "DL", "OOM")
+
+_TO_ANSWER_SECONDS = 5
+"""What is left of a deadline for the answer of a command that was ended for it."""
+
 _QUEUE_COLUMNS = (
     "JobArrayID", "ArrayJobID", "State", "Reason", "RestartCnt", "TimeUsed", "TimeLimit", "NumNodes", "NumCPUs",
     "tres-alloc", "Partition", "Account", "UserName", "SubmitTime", "StartTime", "EndTime", "NodeList", "Name",
@@ -94,6 +99,29 @@ def accounting_command(ids: Sequence[str], fields: Sequence[str], *, duplicates:
     )
 
 
+def accounting_by_name_command(names: Sequence[str], hours: int) -> str:
+    """Returns the `sacct` call for the user's jobs with these names that lived within so many hours.
+
+    By a window alone `sacct` leaves out jobs that were cancelled while they were held, and those that may begin later.
+    With states it tells of the former, and with an end in the future of the latter.
+    """
+    return _shell(
+        f"{_PLAIN}sacct -X -P --delimiter={shlex.quote(DELIMITER)} -S now-{hours}hours -E now+1000days"
+        f" -s {','.join(_ANY_STATE)} --name={shlex.quote(','.join(names))} -o JobID,State,JobName"
+    )
+
+
+def submit_command(run_dir: str, script: str, seconds: int) -> str:
+    """Returns the `sbatch` call; it gives up after so many seconds, so that later on nobody submits any more.
+
+    It ends with 126 where `sbatch` was not run.
+    """
+    # No locale of ours: the job inherits what sbatch sees.
+    return _shell(
+        f"cd {shlex.quote(run_dir)} || exit 126; timeout -k 5 {seconds} sbatch --parsable {shlex.quote(script)}"
+    )
+
+
 def _shell(command: str) -> str:
     return f"exec /bin/sh -c {shlex.quote(_CLEAN + command)}"
 
@@ -107,8 +135,7 @@ class Shell(ABC):
 
     def submit(self, run_dir: str, script: str, deadline: float) -> Answer:
         """See `Transport.submit`."""
-        # No locale of ours: the job inherits what sbatch sees.
-        return self.run(_shell(f"cd {shlex.quote(run_dir)} && sbatch --parsable {shlex.quote(script)}"), deadline)
+        return self.run(submit_command(run_dir, script, max(1, int(deadline) - _TO_ANSWER_SECONDS)), deadline)
 
     def queue(self, names: Sequence[str], deadline: float) -> Answer:
         """See `Transport.queue`."""
@@ -119,6 +146,10 @@ class Shell(ABC):
     ) -> Answer:
         """See `Transport.accounting`."""
         return self.run(accounting_command(ids, fields, duplicates=duplicates), deadline)
+
+    def accounting_by_name(self, names: Sequence[str], hours: int, deadline: float) -> Answer:
+        """See `Transport.accounting_by_name`."""
+        return self.run(accounting_by_name_command(names, hours), deadline)
 
     def accounting_fields(self, deadline: float) -> Answer:
         """See `Transport.accounting_fields`."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from exporter import errors
-from exporter.client.transport import Answer, RemoteContent, RemoteFile, Transport
+from exporter.client.transport import Answer, RemoteContent, RemoteFile, RemoteTail, Transport
 from exporter.errors import SiteError
 
 FILE_TIME = 1_794_998_000
@@ -91,6 +91,11 @@ class ReplayTransport:
         del fields, deadline
         return self._answer("accounting", (tuple(ids), duplicates))
 
+    def accounting_by_name(self, names: Sequence[str], hours: int, deadline: float) -> Answer:
+        """See `Transport.accounting_by_name`."""
+        del deadline
+        return self._answer("accounting_by_name", (tuple(names), hours))
+
     def accounting_fields(self, deadline: float) -> Answer:
         """See `Transport.accounting_fields`."""
         del deadline
@@ -107,11 +112,20 @@ class ReplayTransport:
         self.asked.append(("make_folder", path))
         return path if path.startswith("/") else f"/home/replay/{path}"
 
-    def write(self, folder: str, files: Mapping[str, RemoteFile], deadline: float) -> None:
+    def write(
+        self,
+        folder: str,
+        files: Mapping[str, RemoteFile],
+        deadline: float,
+        *,
+        written: Callable[[str], None] = lambda _: None,
+    ) -> None:
         """See `Transport.write`."""
         del deadline
         self.asked.append(("write", folder))
-        self.files.update({f"{folder}/{name}": file.content for name, file in files.items()})
+        for name, file in files.items():
+            self.files[f"{folder}/{name}"] = file.content
+            written(name)
 
     def read(self, path: str, max_bytes: int, deadline: float) -> RemoteContent:
         """See `Transport.read`; every file was written at `FILE_TIME`."""
@@ -120,6 +134,11 @@ class ReplayTransport:
         if path not in self.files:
             raise FileNotFoundError(path)
         return RemoteContent(self.files[path][:max_bytes], FILE_TIME)
+
+    def tail(self, path: str, max_bytes: int, deadline: float) -> RemoteTail:
+        """See `Transport.tail`."""
+        content = self.read(path, 1 << 30, deadline).content
+        return RemoteTail(content[-max_bytes:], len(content))
 
     def tool(self, words: Sequence[str], deadline: float) -> Answer:
         """See `Transport.tool`; the verb of its exchanges is the command's name."""
@@ -153,7 +172,9 @@ class RecordingTransport:
         inner: the real way to the site.
     """
 
-    _RECORDED = frozenset({"submit", "queue", "accounting", "accounting_fields", "cancel", "tool", "run"})
+    _RECORDED = frozenset(
+        {"submit", "queue", "accounting", "accounting_by_name", "accounting_fields", "cancel", "tool", "run"}
+    )
 
     def __init__(self, inner: Transport) -> None:
         self._inner = inner

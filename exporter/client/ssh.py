@@ -23,7 +23,7 @@ import paramiko
 from exporter.client.commands import Shell
 from exporter.client.credentials import AgentError, candidate_keys, silent_agent
 from exporter.client.hostkeys import known_name, pinned_keys
-from exporter.client.transport import Answer, RemoteContent, RemoteFile
+from exporter.client.transport import Answer, RemoteContent, RemoteFile, RemoteTail
 from exporter.errors import (
     AnswerError,
     AuthError,
@@ -150,7 +150,14 @@ class SshTransport(Shell):
 
         return self._with_sftp(make, deadline, f"making {path}")
 
-    def write(self, folder: str, files: Mapping[str, RemoteFile], deadline: float) -> None:
+    def write(
+        self,
+        folder: str,
+        files: Mapping[str, RemoteFile],
+        deadline: float,
+        *,
+        written: Callable[[str], None] = lambda _: None,
+    ) -> None:
         """See `Transport.write`."""
 
         def write(sftp: paramiko.SFTPClient) -> None:
@@ -159,6 +166,7 @@ class SshTransport(Shell):
                     remote.chmod(file.mode)
                     # Not pipelined: paramiko then never looks at what became of the writes.
                     remote.write(file.content)
+                written(name)
 
         try:
             self._with_sftp(write, deadline, f"writing to {folder}")
@@ -168,13 +176,36 @@ class SshTransport(Shell):
     def read(self, path: str, max_bytes: int, deadline: float) -> RemoteContent:
         """See `Transport.read`."""
 
-        def read(sftp: paramiko.SFTPClient) -> RemoteContent:
+        def read(remote: paramiko.SFTPFile, facts: paramiko.SFTPAttributes) -> RemoteContent:
+            return RemoteContent(bytes(remote.read(max_bytes)), facts.st_mtime)
+
+        return self._with_file(path, read, deadline)
+
+    def tail(self, path: str, max_bytes: int, deadline: float) -> RemoteTail:
+        """See `Transport.tail`."""
+
+        def read(remote: paramiko.SFTPFile, facts: paramiko.SFTPAttributes) -> RemoteTail:
+            size = facts.st_size or 0
+            remote.seek(max(0, size - max_bytes))
+            return RemoteTail(bytes(remote.read(max_bytes)), size)
+
+        return self._with_file(path, read, deadline)
+
+    def _with_file(
+        self,
+        path: str,
+        work: Callable[[paramiko.SFTPFile, paramiko.SFTPAttributes], ResultT],
+        deadline: float,
+    ) -> ResultT:
+        """Does something with a file that is there and that we may read; FileNotFoundError where it isn't."""
+
+        def read(sftp: paramiko.SFTPClient) -> ResultT:
             try:
                 facts = sftp.stat(path)
                 if not stat.S_ISREG(facts.st_mode or 0):
                     raise FileNotFoundError(path)
                 with sftp.open(path, "r") as remote:
-                    return RemoteContent(bytes(remote.read(max_bytes)), facts.st_mtime)
+                    return work(remote, facts)
             except PermissionError:
                 raise FileNotFoundError(path) from None
 

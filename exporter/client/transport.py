@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -52,6 +52,19 @@ class RemoteContent:
     modified_time: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class RemoteTail:
+    """The end of a file at the site.
+
+    Attributes:
+        content: its last bytes.
+        size: how many bytes it has in all.
+    """
+
+    content: bytes
+    size: int
+
+
 class Transport(Protocol):
     """The verbs that a way to a site must have. A way without a shell leaves out `run`, which nothing here needs.
 
@@ -66,7 +79,11 @@ class Transport(Protocol):
         """Makes sure that there is a session; True where a new one was made. `deadline` in seconds."""
 
     def submit(self, run_dir: str, script: str, deadline: float) -> Answer:
-        """Submits a script that lies in a folder, with that folder as working directory."""
+        """Submits a script that lies in a folder, with that folder as working directory.
+
+        When the deadline is over nothing is submitted any more, also where the answer was lost. An exit status of 125
+        to 127 says that it was not tried.
+        """
 
     def queue(self, names: Sequence[str], deadline: float) -> Answer:
         """Asks for the user's jobs in the queue, all of them or those with these names."""
@@ -75,6 +92,9 @@ class Transport(Protocol):
         self, ids: Sequence[str], fields: Sequence[str], deadline: float, *, duplicates: bool = False
     ) -> Answer:
         """Asks accounting for these jobs with their steps."""
+
+    def accounting_by_name(self, names: Sequence[str], hours: int, deadline: float) -> Answer:
+        """Asks accounting which of the user's jobs of the last hours have these names: id, state and name."""
 
     def accounting_fields(self, deadline: float) -> Answer:
         """Asks which fields accounting knows."""
@@ -89,11 +109,21 @@ class Transport(Protocol):
             Its absolute path.
         """
 
-    def write(self, folder: str, files: Mapping[str, RemoteFile], deadline: float) -> None:
-        """Writes files into a folder that is there."""
+    def write(
+        self,
+        folder: str,
+        files: Mapping[str, RemoteFile],
+        deadline: float,
+        *,
+        written: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Writes files into a folder that is there, and tells the name of each that was written."""
 
     def read(self, path: str, max_bytes: int, deadline: float) -> RemoteContent:
         """Reads a file from its start; FileNotFoundError where there is none that we may read."""
+
+    def tail(self, path: str, max_bytes: int, deadline: float) -> RemoteTail:
+        """Reads the end of a file, at most so many bytes; FileNotFoundError where there is none that we may read."""
 
     def tool(self, words: Sequence[str], deadline: float) -> Answer:
         """Runs one of the site's own commands, such as `seff 123`."""

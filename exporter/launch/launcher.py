@@ -16,6 +16,7 @@ from exporter.client.client import SiteClient
 from exporter.client.transport import Answer
 from exporter.config import Config
 from exporter.errors import CommandError, ConnectError, RefusedError, SiteError, StoreError
+from exporter.job_names import new_token
 from exporter.launch import limits
 from exporter.launch.render import (
     SCRIPT,
@@ -26,19 +27,27 @@ from exporter.launch.render import (
     tunnel_ports,
 )
 from exporter.launch.spec import Spec
-from exporter.launch.token import new_token, slurm_name
+from exporter.launch.steps import reached
 from exporter.store import submissions
 from exporter.store.db import Store
-from exporter.store.submissions import Submission
+from exporter.store.submissions import Submission, in_doubt
 
 _log = logging.getLogger(__name__)
 
 _NOTE_ATTEMPTS = 3
 
-# What sbatch says when it doesn't know itself whether the controller took the job.
+_NOT_RUN = frozenset({125, 126, 127})
+"""Exit statuses that say that `sbatch` was not run."""
+
+# sbatch ends with 1 for all that goes wrong. What it says of its options, and the controller's own words, are a
+# refusal; where the two could not talk, or could not trust each other, the job may be there all the same.
+_REFUSED = re.compile(
+    r"Batch job submission failed: |sbatch: (error: |fatal: )?(unrecognized option|invalid|Unable to open file|fatal)",
+    re.IGNORECASE,
+)
 _DOUBTFUL = re.compile(
     r"timed out|unable to contact|connection|connect failure|zero bytes|unexpected message|communication"
-    r"|i/o error|message (send|receive)|internal",
+    r"|i/o error|message (send|receive)|internal|authenticat|credential|munge|incompatible|protocol|header lengths",
     re.IGNORECASE,
 )
 
@@ -57,19 +66,36 @@ class Launcher:
     store: Store
     clock: Callable[[], float] = time.time
 
-    def launch(self, client: SiteClient, spec: Spec, *, campaign: str = "", even_if_closed: bool = False) -> Submission:
+    def launch(
+        self,
+        client: SiteClient,
+        spec: Spec,
+        *,
+        campaign: str = "",
+        even_if_closed: bool = False,
+        key: str | None = None,
+    ) -> Submission:
         """Submits one job.
 
         The intention is on disk before anything leaves this machine, and says at each step what is known.
 
+        Args:
+            client: the way to the spec's site.
+            spec: what to run.
+            campaign: whose job it is.
+            even_if_closed: launch also where the site is known to be closed.
+            key: whoever asks calls this intention so: asked once more with it, the launch isn't done again.
+
         Returns:
             The submission: `submitted` with its job, or `unknown` where the answer was lost; its `error` says why and
-            what to do.
+            what to do. With a key that was used before: that submission, as it is.
 
         Raises:
             ConfigError: the spec lacks something; nothing was sent.
-            RefusedError: the site takes no such job, is closed, or the budget is used up; nothing was submitted.
+            RefusedError: the site takes no such job, is closed, or the budget is used up, or the key stands for another
+                launch; nothing was submitted.
             SiteError: the site couldn't be reached before anything was submitted, or refused the job.
+            StoreError: the store could not be written. Nothing was submitted, unless the message says so.
         """
         site = self.config.site(spec.site)
         today = datetime.fromtimestamp(self.clock(), site.timezone).date()
@@ -79,6 +105,7 @@ class Launcher:
             "partition": partition_of(spec, site),
         }
         token = new_token()
+        reached("asked")
         intended = self.store.write(
             lambda connection: submissions.intend(
                 connection,
@@ -90,41 +117,58 @@ class Launcher:
                 run_dir=site.run_folder(project_of(spec, site), f"{spec.name}-{token}"),
                 dashboard_ports=tunnel_ports(spec, self.config),
                 now=self.clock(),
+                key=key,
             )
         )
+        if intended.token != token:
+            if intended.spec != resolved:
+                raise RefusedError(
+                    f"the key {key} stands for another launch, of {intended.name} on {intended.site}; "
+                    "nothing was submitted: take another key"
+                )
+            return intended
+        reached("journalled")
         try:
             run_dir = client.make_folder(intended.run_dir)
+            reached("folder-made")
             launch = Launch(token, run_dir, intended.dashboard_port, secrets.token_hex(32))
             keep_secret(self.config.state_dir, token, launch.ray_auth_token)
-            client.write(run_dir, run_folder_files(spec, site, self.config.vm, launch))
+            files = run_folder_files(spec, site, self.config.vm, launch)
+            client.write(run_dir, files, written=lambda _: reached("copying"))
+            reached("copied")
             self.store.write(lambda connection: submissions.submitting(connection, token, run_dir, now=self.clock()))
         except BaseException as error:
-            self._unsettle(token, "absent", f"nothing was submitted: {error}")
+            self._came_to_nothing(token, error)
             raise
+        reached("submitting")
         return self._submit(client, intended, run_dir)
 
     def _submit(self, client: SiteClient, intended: Submission, run_dir: str) -> Submission:
         token = intended.token
         try:
             answer = client.submit(run_dir, SCRIPT)
-        except (ConnectError, RefusedError) as error:  # no session or no budget: sbatch was not run
-            self._unsettle(token, "absent", f"nothing was submitted: {error}")
+        except (ConnectError, RefusedError, StoreError) as error:  # no session, or not booked: sbatch was not run
+            self._came_to_nothing(token, error)
             raise
         except SiteError as error:  # it was sent, and its answer is lost
-            return self._unsettle(token, "unknown", _in_doubt(intended, str(error)))
+            return self._unsettle(token, "unknown", in_doubt(intended, str(error)))
         except BaseException as error:
-            self._unsettle(token, "unknown", _in_doubt(intended, repr(error)))
+            self._unsettle(token, "unknown", in_doubt(intended, repr(error)))
             raise
+        reached("answered")
         job_id = _job_id(answer)
         if job_id is not None:
-            return self._note_job(intended, job_id)
+            submission = self._note_job(intended, job_id)
+            reached("noted")
+            return submission
         said = (answer.stderr.strip() or answer.stdout.strip() or "nothing").splitlines()[-1]
-        if answer.exit_status == 0 or _DOUBTFUL.search(answer.stderr):
-            return self._unsettle(token, "unknown", _in_doubt(intended, f"sbatch said: {said}"))
-        self._unsettle(token, "absent", f"sbatch refused: {said}")
-        raise CommandError(
+        if not _is_refusal(answer):
+            return self._unsettle(token, "unknown", in_doubt(intended, f"sbatch said: {said}"))
+        refusal = CommandError(
             f"{intended.site}: sbatch refused: {said}", exit_status=answer.exit_status, stderr=answer.stderr
         )
+        self._came_to_nothing(token, refusal)
+        raise refusal
 
     def _note_job(self, intended: Submission, job_id: str) -> Submission:
         """Writes the job's id down; a store that fails just now must not lose it."""
@@ -139,9 +183,17 @@ class Launcher:
                 _log.critical("%s: job %s was submitted, but the store says: %s", intended.site, job_id, reason)
                 time.sleep(attempt)
         raise StoreError(
-            f"job {job_id} was submitted on {intended.site}, but that could not be written down: {reason}. When the "
-            f"store can be written again: rayslurm track {intended.site}/{job_id}"
+            f"job {job_id} was submitted on {intended.site}, but that could not be written down: {reason}. "
+            "`rayslurm serve` finds it again when the store can be written, or: rayslurm track "
+            f"{intended.site}/{job_id}"
         )
+
+    def _came_to_nothing(self, token: str, error: BaseException) -> None:
+        """Notes that nothing was submitted; a store that fails just now must not hide why."""
+        try:
+            self._unsettle(token, "absent", f"nothing was submitted: {error}")
+        except StoreError as fault:  # it stays as it is, and is settled as if this process had died
+            _log.critical("the submission %s came to nothing (%s), but the store says: %s", token, error, fault)
 
     def _unsettle(self, token: str, state: str, error: str) -> Submission:
         return self.store.write(
@@ -158,13 +210,11 @@ def _job_id(answer: Answer) -> str | None:
     return match[1] if match else None
 
 
-def _in_doubt(submission: Submission, reason: str) -> str:
-    name = slurm_name(submission.name, submission.token)
-    return (
-        f"{reason}; whether a job came of it is not known. Look on {submission.site} with: "
-        f"squeue --me --name={name} and sacct -X -S now-1days --name={name}. If there is one: "
-        f"rayslurm track {submission.site}/JOBID"
-    )
+def _is_refusal(answer: Answer) -> bool:
+    """Tells whether it is certain that no job came of it; whatever isn't known is in doubt."""
+    if answer.exit_status in _NOT_RUN:
+        return True
+    return answer.exit_status == 1 and bool(_REFUSED.search(answer.stderr)) and not _DOUBTFUL.search(answer.stderr)
 
 
 def secret_path(state_dir: Path, token: str) -> Path:
@@ -173,11 +223,19 @@ def secret_path(state_dir: Path, token: str) -> Path:
 
 
 def keep_secret(state_dir: Path, token: str, secret: str) -> None:
-    """Keeps the secret of a job's Ray in a file that only its owner can read."""
+    """Keeps the secret of a job's Ray in a file that only its owner can read.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
     path = secret_path(state_dir, token)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
-        file.write(secret)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
+            file.write(secret)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise StoreError(f"{path}: {error.strerror}") from None
 
 
 def sweep_secrets(state_dir: Path, store: Store) -> None:

@@ -13,8 +13,8 @@ from exporter.client.transport import RemoteFile
 from exporter.config import Config, Site, VmSettings
 from exporter.data import data_path
 from exporter.errors import ConfigError
+from exporter.job_names import slurm_name
 from exporter.launch.spec import Spec
-from exporter.launch.token import slurm_name
 
 SCRIPT = "job.sbatch"
 """The name of the batch script in the run folder."""

@@ -104,14 +104,15 @@ class Owner:
         )
 
     def _dispatch(self) -> None:
+        handed_over: set[int] = set()
         while not self._stopping.wait(_LOOK_SECONDS):
             try:
                 with self._store.snapshot() as connection:
-                    waiting = requests.any_waiting(connection)
-                if not waiting:
-                    continue
-                for request in self._store.write(_take):
-                    self._hand_over(request)
+                    waiting = {request.id: request for request in requests.waiting(connection)}
+                for number in sorted(waiting.keys() - handed_over):
+                    self._hand_over(waiting[number])
+                # A request waits until its worker begins with it, so that none is lost with this process.
+                handed_over = set(waiting)
             except Exception:  # noqa: BLE001 - whatever it was, people still wait
                 _log.exception("requests could not be looked for; tried again")
 
@@ -171,7 +172,3 @@ def carry_out(config: Config, store: Store, number: int) -> None:
         answer_request(request, context, config)
     finally:
         context.client.close()
-
-
-def _take(connection: sqlite3.Connection) -> list[Request]:
-    return requests.take_waiting(connection, now=time.time())

@@ -6,10 +6,9 @@ import sqlite3
 from typing import Any
 
 from exporter.config import Config
-from exporter.errors import InputError, RefusedError
+from exporter.errors import BudgetExhaustedError, InputError, RefusedError
 from exporter.launch.launcher import Launcher
 from exporter.launch.spec import Spec
-from exporter.launch.token import split_name
 from exporter.parsers.sacct import parse as parse_sacct
 from exporter.parsers.squeue import parse as parse_squeue
 from exporter.probes import ProbeContext
@@ -41,7 +40,10 @@ def perform(request: Request, context: ProbeContext, config: Config) -> dict[str
 def _launch(request: Request, context: ProbeContext, config: Config) -> dict[str, Any]:
     spec = load_model_text(request.payload["spec"], Spec, name=request.payload["name"])
     submission = Launcher(config, context.store, context.clock).launch(
-        context.client, spec, even_if_closed=bool(request.payload.get("even_if_closed"))
+        context.client,
+        spec,
+        even_if_closed=bool(request.payload.get("even_if_closed")),
+        key=request.payload.get("key"),
     )
     return {
         "token": submission.token,
@@ -60,12 +62,20 @@ def _cancel(site: str, job_id: str, context: ProbeContext) -> dict[str, Any]:
         parts = jobs.jobs_of(connection, site, jobs.root_of(job_id))
     if parts and all(part.final for part in parts if job_id in {part.job_id, part.root_id}):
         raise InputError(f"job {job_id} on {site} has ended already, see `rayslurm status`")
-    if not parts:
-        queue = parse_squeue(context.client.queue().stdout, timezone=context.site.timezone)
-        if jobs.root_of(job_id) not in {jobs.root_of(record.job_id) for record in queue.records}:
-            raise InputError(f"{site} has no job {job_id} of yours in its queue")
+    if not parts and not _may_be_in_queue(job_id, context):
+        raise InputError(f"{site} has no job {job_id} of yours in its queue")
     context.client.cancel(job_id)
     return {"site": site, "job_id": job_id, "followed": bool(parts)}
+
+
+def _may_be_in_queue(job_id: str, context: ProbeContext) -> bool:
+    """Tells whether the queue names a job; also where it can't be asked for lack of budget: a cancel never waits."""
+    try:
+        answer = context.client.queue()
+    except BudgetExhaustedError:
+        return True
+    queue = parse_squeue(answer.stdout, timezone=context.site.timezone)
+    return jobs.root_of(job_id) in {jobs.root_of(record.job_id) for record in queue.records}
 
 
 def _track(site: str, job_id: str, context: ProbeContext) -> dict[str, Any]:
@@ -79,9 +89,7 @@ def _track(site: str, job_id: str, context: ProbeContext) -> dict[str, Any]:
     name = None if known else _name_at_site(root_id, context)
 
     def track(connection: sqlite3.Connection) -> bool:
-        token = split_name(name)[1] if name else None
-        if token and submissions.in_doubt(connection, token):
-            submissions.submitted(connection, token, root_id, now=context.clock(), state="adopted")
+        if submissions.adopt(connection, site, [(root_id, name)], now=context.clock()):
             return True
         return jobs.track(connection, site, root_id, now=context.clock())
 

@@ -143,9 +143,14 @@ class SiteWorker(threading.Thread):
         store.write(note)
         sweep_secrets(self._config.state_dir, store)
 
-    def _answer(self, request: Request) -> None:
+    def _answer(self, waiting: Request) -> None:
         self.busy_for_person = True
         try:
+            request = self._context.store.write(
+                lambda connection: requests.take(connection, waiting.id, now=self._context.clock())
+            )
+            if request is None:  # taken back meanwhile
+                return
             done = answer_request(request, self._context, self._config)
         finally:
             self.busy_for_person = False

@@ -20,7 +20,7 @@ from exporter.parsers.squeue import parse as parse_squeue
 from exporter.probes.base import ProbeContext
 from exporter.records import FINAL_STATES, AccountingRecord
 from exporter.sites import SiteProfile
-from exporter.store import following, jobs
+from exporter.store import following, jobs, submissions
 from exporter.store.following import InQueue, Told
 from exporter.store.jobs import Tracked
 
@@ -67,6 +67,9 @@ class JobsProbe:
 
         def take_in(connection: sqlite3.Connection) -> tuple[InQueue, list[Tracked]]:
             context.keep(connection, "squeue", answer.stdout, faults=len(queue.warnings))
+            named = [(record.job_id, record.job_name) for record in queue.records]
+            for row in submissions.adopt(connection, site, named, now=context.clock()):
+                _log.warning("site %s: job %s is that of the lost submission %s", site, row.job_id, row.token)
             in_queue = following.apply_queue(connection, site, queue.records, now=context.clock(), paid_in=paid_in)
             return in_queue, jobs.open_tracked(connection, site)
 

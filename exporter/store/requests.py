@@ -13,7 +13,7 @@ class Request:
     """Something a person asked for.
 
     Attributes:
-        kind: `launch`, `cancel` or `track`.
+        kind: `launch`, `cancel`, `track` or `logs`.
         payload: what exactly, as the kind has it.
         state: `waiting`, `taken`, `done` or `failed`.
         outcome: what came of it; for `failed` with `error`, `exit_code`.
@@ -57,31 +57,25 @@ KEEP_SECONDS = 7 * 86400.0
 
 
 def take(connection: sqlite3.Connection, number: int, *, now: float) -> Request | None:
-    """Takes one request; None where it doesn't wait any more."""
+    """Takes one request, just before it is carried out; None where it doesn't wait any more.
+
+    One whose person has gone fails instead.
+    """
+    stale = json.dumps({"error": "nobody took it in time", "exit_code": 1})
+    connection.execute(
+        "UPDATE requests SET state = 'failed', outcome = ?, updated = ?"
+        " WHERE id = ? AND state = 'waiting' AND created < ?",
+        (stale, now, number, now - PATIENCE_SECONDS),
+    )
     cursor = connection.execute(
         "UPDATE requests SET state = 'taken', updated = ? WHERE id = ? AND state = 'waiting'", (now, number)
     )
     return get(connection, number) if cursor.rowcount else None
 
 
-def take_waiting(connection: sqlite3.Connection, *, now: float) -> list[Request]:
-    """Takes every waiting request, oldest first: nobody else will see it as waiting.
-
-    Those whose person has gone are failed instead.
-    """
-    stale = json.dumps({"error": "nobody took it in time", "exit_code": 1})
-    connection.execute(
-        "UPDATE requests SET state = 'failed', outcome = ?, updated = ? WHERE state = 'waiting' AND created < ?",
-        (stale, now, now - PATIENCE_SECONDS),
-    )
-    rows = connection.execute("SELECT * FROM requests WHERE state = 'waiting' ORDER BY id").fetchall()
-    connection.execute("UPDATE requests SET state = 'taken', updated = ? WHERE state = 'waiting'", (now,))
-    return [_request(row) for row in rows]
-
-
-def any_waiting(connection: sqlite3.Connection) -> bool:
-    """Tells whether somebody waits."""
-    return connection.execute("SELECT 1 FROM requests WHERE state = 'waiting' LIMIT 1").fetchone() is not None
+def waiting(connection: sqlite3.Connection) -> list[Request]:
+    """Returns every request that waits, oldest first."""
+    return [_request(row) for row in connection.execute("SELECT * FROM requests WHERE state = 'waiting' ORDER BY id")]
 
 
 def withdraw(connection: sqlite3.Connection, number: int, *, now: float) -> bool:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from exporter.errors import RefusedError
+from exporter.job_names import slurm_name, split_name
 from exporter.store import counters, jobs
 
 
@@ -25,6 +26,7 @@ class Submission:
         state: `intended`, `submitting`, `submitted`, `unknown`, `adopted` or `absent`.
         job_id: the job that came of it; None while there is none or it isn't known.
         error: why it is unknown or absent.
+        key: what whoever asked for it calls it; None where they gave it no name of its own.
     """
 
     token: str
@@ -39,6 +41,22 @@ class Submission:
     error: str | None
     created: float
     updated: float
+    key: str | None = None
+
+    @property
+    def slurm_name(self) -> str:
+        """What its job is called at the site."""
+        return slurm_name(self.name, self.token)
+
+
+def in_doubt(submission: Submission, reason: str) -> str:
+    """Returns what a person is told of a submission that is unknown: why, and what to do."""
+    name, site = submission.slurm_name, submission.site
+    return (
+        f"{reason}; whether a job came of it is not known. `rayslurm serve` looks for it and takes it up; it submits "
+        f"nothing again before that. To look on {site} yourself: squeue --me --name={name} and sacct -X -S now-1days "
+        f"--name={name}. If there is one: rayslurm track {site}/JOBID"
+    )
 
 
 def intend(
@@ -52,12 +70,18 @@ def intend(
     run_dir: str,
     dashboard_ports: Sequence[int],
     now: float,
+    key: str | None = None,
 ) -> Submission:
     """Writes an intention down, with the first port of `dashboard_ports` that no unfinished job has.
+
+    Returns:
+        The intention. Where one with the same key stands that didn't come to nothing, that one, as it is.
 
     Raises:
         RefusedError: every port is taken.
     """
+    if key is not None and (earlier := _of_key(connection, key)) is not None:
+        return earlier
     port: int | None = None
     if dashboard_ports:
         taken = {
@@ -73,9 +97,10 @@ def intend(
                 f"all {len(dashboard_ports)} dashboard ports are held by unfinished jobs; widen vm.dashboard_ports"
             )
     connection.execute(
-        "INSERT INTO submissions (token, site, campaign, name, spec, run_dir, dashboard_port, state, created, updated)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, 'intended', ?, ?)",
-        (token, site, campaign, name, json.dumps(spec, sort_keys=True), run_dir, port, now, now),
+        "INSERT INTO submissions"
+        " (token, site, campaign, name, spec, run_dir, dashboard_port, state, created, updated, key)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, 'intended', ?, ?, ?)",
+        (token, site, campaign, name, json.dumps(spec, sort_keys=True), run_dir, port, now, now, key),
     )
     return get(connection, token)
 
@@ -105,12 +130,6 @@ def is_open(connection: sqlite3.Connection, token: str) -> bool:
     return row is not None
 
 
-def in_doubt(connection: sqlite3.Connection, token: str) -> bool:
-    """Tells whether there is a submission with that token of which no job is known."""
-    row = connection.execute("SELECT state FROM submissions WHERE token = ? AND job_id IS NULL", (token,)).fetchone()
-    return row is not None
-
-
 def submitted(
     connection: sqlite3.Connection, token: str, job_id: str, *, now: float, state: str = "submitted"
 ) -> Submission:
@@ -137,6 +156,55 @@ def submitted(
     return get(connection, token)
 
 
+def adopt(
+    connection: sqlite3.Connection, site: str, found: Iterable[tuple[str, str | None]], *, now: float
+) -> list[Submission]:
+    """Takes up the jobs whose names carry the token of a submission of which no job is known.
+
+    One that was taken for absent is taken up as well: a job that is there is followed. Should there be several jobs of
+    one token, all are followed, and the submission says so.
+
+    Args:
+        connection: of a write transaction.
+        site: where they are.
+        found: id and name, as the site has them.
+        now: epoch seconds.
+
+    Returns:
+        The submissions whose job is now known.
+    """
+    by_token: dict[str, set[str]] = {}
+    for job_id, job_name in found:
+        token = split_name(job_name or "")[1]
+        if token is not None:
+            by_token.setdefault(token, set()).add(jobs.root_of(job_id))
+    adopted = []
+    for token, job_ids in by_token.items():
+        if not _lacks_job(connection, site, token):
+            continue
+        first, *more = sorted(job_ids, key=int)
+        submitted(connection, token, first, now=now, state="adopted")
+        for job_id in more:
+            jobs.track(connection, site, job_id, now=now)
+        if more:
+            error = f"several jobs carry its token: {', '.join([first, *more])}; cancel those that you don't want"
+            connection.execute("UPDATE submissions SET error = ? WHERE token = ?", (error, token))
+        adopted.append(get(connection, token))
+    return adopted
+
+
+def _lacks_job(connection: sqlite3.Connection, site: str, token: str) -> bool:
+    row = connection.execute(
+        "SELECT 1 FROM submissions WHERE token = ? AND site = ? AND job_id IS NULL", (token, site)
+    ).fetchone()
+    return row is not None
+
+
+def _of_key(connection: sqlite3.Connection, key: str) -> Submission | None:
+    row = connection.execute("SELECT * FROM submissions WHERE key = ? AND state != 'absent'", (key,)).fetchone()
+    return None if row is None else _submission(row)
+
+
 def get(connection: sqlite3.Connection, token: str) -> Submission:
     """Returns a submission.
 
@@ -149,10 +217,20 @@ def get(connection: sqlite3.Connection, token: str) -> Submission:
     return _submission(row)
 
 
-def unsettled(connection: sqlite3.Connection) -> list[Submission]:
-    """Returns the submissions of which no job is known and that aren't absent, oldest first."""
+def unsettled(connection: sqlite3.Connection, site: str | None = None) -> list[Submission]:
+    """Returns the submissions of which no job is known and that aren't absent, of one site or of all, oldest first."""
     rows = connection.execute(
-        "SELECT * FROM submissions WHERE state IN ('intended', 'submitting', 'unknown') ORDER BY created"
+        "SELECT * FROM submissions WHERE job_id IS NULL AND state != 'absent' AND (? IS NULL OR site = ?)"
+        " ORDER BY created",
+        (site, site),
+    )
+    return [_submission(row) for row in rows]
+
+
+def became_nothing(connection: sqlite3.Connection, *, since: float) -> list[Submission]:
+    """Returns the submissions that were found to have become no job since then, oldest first."""
+    rows = connection.execute(
+        "SELECT * FROM submissions WHERE state = 'absent' AND updated > ? ORDER BY created", (since,)
     )
     return [_submission(row) for row in rows]
 
@@ -165,21 +243,25 @@ def settled(connection: sqlite3.Connection) -> list[Submission]:
     return [_submission(row) for row in rows]
 
 
-def close_interrupted(connection: sqlite3.Connection, *, now: float) -> None:
-    """Settles what a process that died left behind; to be called by the owner before it sends anything.
+def close_interrupted(connection: sqlite3.Connection, *, site: str | None = None, now: float) -> None:
+    """Settles what was left in the middle, at one site or at all: nobody is at work on it.
 
     What was only intended was never sent: absent. What was being submitted is unknown.
+
+    Args:
+        connection: of a write transaction, of whoever owns the sites.
+        site: the site whose worker says that it isn't submitting anything; None for all.
+        now: epoch seconds.
     """
     connection.execute(
-        "UPDATE submissions SET state = 'absent', error = 'rayslurm ended before anything was sent', updated = ?"
-        " WHERE state = 'intended'",
-        (now,),
+        "UPDATE submissions SET state = 'absent', error = 'nothing was submitted: rayslurm ended before it could',"
+        " updated = ? WHERE state = 'intended' AND (? IS NULL OR site = ?)",
+        (now, site, site),
     )
-    connection.execute(
-        "UPDATE submissions SET state = 'unknown', error = 'rayslurm ended while sbatch ran', updated = ?"
-        " WHERE state = 'submitting'",
-        (now,),
-    )
+    for row in unsettled(connection, site):
+        if row.state == "submitting":
+            reason = "rayslurm ended, or could not write, while sbatch ran"
+            unsettle(connection, row.token, "unknown", in_doubt(row, reason), now=now)
 
 
 def _submission(row: sqlite3.Row) -> Submission:

@@ -147,7 +147,7 @@ def test_a_cancel_asks_first(config_path: Path, store: Store) -> None:
     assert done.returncode == 1
     assert "Cancel job 77 on puhti2?" in done.stderr
     with store.snapshot() as connection:
-        assert not requests.any_waiting(connection)
+        assert requests.waiting(connection) == []
 
 
 def test_where_serve_runs_it_is_asked_and_answers(config_path: Path, config: Config, store: Store) -> None:
@@ -157,12 +157,14 @@ def test_where_serve_runs_it_is_asked_and_answers(config_path: Path, config: Con
             env={**os.environ, "RAYSLURM_CONFIG": str(config_path)}, cwd=Path(__file__).parents[2],
         )  # fmt: skip
         with asking:
-            taken: list[requests.Request] = []
-            while not taken and asking.poll() is None:
-                taken = store.write(lambda connection: requests.take_waiting(connection, now=1.0))
-            assert [(request.kind, request.payload) for request in taken] == [("cancel", {"job_id": "77"})]
+            waiting: list[requests.Request] = []
+            while not waiting and asking.poll() is None:
+                with store.snapshot() as connection:
+                    waiting = requests.waiting(connection)
+            assert [(request.kind, request.payload) for request in waiting] == [("cancel", {"job_id": "77"})]
+            assert store.write(lambda connection: requests.take(connection, waiting[0].id, now=1.0)) is not None
             outcome = {"error": "budget used up", "exit_code": 4}
-            store.write(lambda connection: requests.finish(connection, taken[0].id, "failed", outcome, now=2.0))
+            store.write(lambda connection: requests.finish(connection, waiting[0].id, "failed", outcome, now=2.0))
             out, err = asking.communicate(timeout=30)
     assert (asking.returncode, out) == (4, "")
     assert "rayslurm: budget used up" in err

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -19,10 +19,10 @@ from exporter.errors import (
     InputError,
     StoreError,
 )
+from exporter.job_names import new_token, slurm_name, split_name
 from exporter.launch.launcher import Launcher, secret_path, sweep_secrets
 from exporter.launch.render import Launch, render_plan, render_script, slurm_time
 from exporter.launch.spec import Spec, load_spec
-from exporter.launch.token import new_token, slurm_name, split_name
 from exporter.owner.perform import perform
 from exporter.probes.jobs import JobsProbe
 from exporter.store import jobs, submissions
@@ -255,9 +255,11 @@ def test_the_intention_is_on_disk_before_anything_is_sent(
             seen.append(("make_folder", journal(store)[0].state))
             return super().make_folder(path, deadline)
 
-        def write(self, folder: str, files: Mapping[str, RemoteFile], deadline: float) -> None:
+        def write(
+            self, folder: str, files: Mapping[str, RemoteFile], deadline: float, *, written: Callable[[str], None]
+        ) -> None:
             seen.append(("write", journal(store)[0].state))
-            super().write(folder, files, deadline)
+            super().write(folder, files, deadline, written=written)
 
         def submit(self, run_dir: str, script: str, deadline: float) -> Answer:
             seen.append(("submit", journal(store)[0].state))

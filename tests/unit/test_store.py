@@ -177,7 +177,7 @@ def test_a_dashboard_port_belongs_to_one_unfinished_job(store: Store) -> None:
 
 def test_what_somebody_asked_for_long_ago_is_carried_out_by_nobody(store: Store) -> None:
     number = store.write(lambda connection: requests.add(connection, "launch", "s", {}, now=1.0))
-    assert store.write(lambda connection: requests.take_waiting(connection, now=1.0 + 301)) == []
+    assert store.write(lambda connection: requests.take(connection, number, now=1.0 + 301)) is None
     with store.snapshot() as connection:
         assert requests.get(connection, number).state == "failed"
     store.write(lambda connection: requests.close_interrupted(connection, now=1.0 + 8 * 86400))
@@ -204,8 +204,10 @@ def test_many_readers_in_many_threads_leave_no_open_files(store: Store) -> None:
 
 def test_a_request_is_taken_once_and_not_withdrawn_after(store: Store) -> None:
     number = store.write(lambda connection: requests.add(connection, "cancel", "s", {"job_id": "1"}, now=1.0))
-    assert [taken.id for taken in store.write(lambda c: requests.take_waiting(c, now=2.0))] == [number]
-    assert store.write(lambda c: requests.take_waiting(c, now=2.0)) == []
+    with store.snapshot() as connection:
+        assert [request.id for request in requests.waiting(connection)] == [number]
+    assert store.write(lambda c: requests.take(c, number, now=2.0)) is not None
+    assert store.write(lambda c: requests.take(c, number, now=2.0)) is None
     assert not store.write(lambda c: requests.withdraw(c, number, now=3.0))
     store.write(lambda c: requests.close_interrupted(c, now=4.0))
     with store.snapshot() as connection:

@@ -1,0 +1,160 @@
+"""Submissions of which no job is known: their job is looked for by its name, and taken up, or found not to be there.
+
+A reply to `sbatch` can get lost on the way, with this process or with the connection. Both queue and accounting are
+asked for the name, which carries the submission's token. Where one of them names a job it is taken up. Absent is a
+submission only when both answered and named none, and did so once more after a while: until then nothing is known, and
+nothing is submitted again.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sqlite3
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from exporter.parsers.sacct import parse as parse_sacct
+from exporter.parsers.squeue import parse as parse_squeue
+from exporter.probes.base import ProbeContext
+from exporter.probes.jobs import SACCT_PER_HOUR
+from exporter.records import AccountingRecord, QueueRecord
+from exporter.store import submissions
+from exporter.store.submissions import Submission
+
+_log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 60.0
+"""Between two looks into the store for such submissions."""
+
+GRACE_SECONDS = 600.0
+"""Between the two looks at the site that find a submission absent; accounting may lag."""
+
+RETRY_SECONDS = (60.0, 120.0, 240.0, 480.0, 900.0)
+"""How long to wait after each look that failed."""
+
+WINDOW_HOURS = 24
+"""How much further back than the submission accounting is looked through: clocks may differ."""
+
+_DEADLINES = 2
+"""The second look comes so many deadlines after the first at least: `sbatch` gives up within one."""
+
+_ABSENT = "no job came of it: twice neither the queue nor accounting of {site} named one of its name {name}"
+
+
+@dataclass(slots=True)
+class SubmissionsProbe:
+    """Looks for the jobs of one site's submissions.
+
+    Attributes:
+        clock: a monotonic clock in seconds. That a look found nothing is kept here and not in the store: after a
+            restart both looks are made anew, so neither a clock that was set nor a process that died cuts the wait.
+    """
+
+    name: str = "submissions"
+    keeps_seconds: float = 0
+    clock: Callable[[], float] = time.monotonic
+    _nothing_found: dict[str, float] = field(default_factory=dict)
+    _failures: int = 0
+
+    def run(self, context: ProbeContext) -> float:
+        """See `Probe.run`."""
+        doubtful = _unsettled(context)
+        self._nothing_found = {
+            row.token: self._nothing_found[row.token] for row in doubtful if row.token in self._nothing_found
+        }
+        due = [row for row in doubtful if self._is_due(row, context)]
+        if due:
+            self._failures = min(self._failures + 1, len(RETRY_SECONDS))
+            self._look(context, due)
+        self._failures = 0
+        return LOOK_SECONDS
+
+    def delay_after_failure(self) -> float:
+        """See `Probe.delay_after_failure`."""
+        return RETRY_SECONDS[max(self._failures, 1) - 1]
+
+    def hurry(self, context: ProbeContext) -> bool:
+        """See `Probe.hurry`."""
+        with context.store.snapshot() as connection:
+            return bool(submissions.unsettled(connection, context.site.name))
+
+    def _is_due(self, row: Submission, context: ProbeContext) -> bool:
+        first = self._nothing_found.get(row.token)
+        return first is None or self.clock() - first >= _grace(context)
+
+    def _look(self, context: ProbeContext, due: list[Submission]) -> None:
+        """Asks for the jobs; what is kept back for people is there for this, but a back-off is waited out."""
+        started = self.clock()
+        with context.client.for_person(at_once=False):
+            answer = context.client.queue([row.slurm_name for row in due])
+            queue = context.read("squeue", answer.stdout, parse_squeue)
+            left = _adopt(context, due, queue.records)
+            hours = math.ceil(max((context.clock() - row.created) / 3600 for row in left)) if left else 0
+            if not left or context.ledger.sent("sacct") >= SACCT_PER_HOUR:
+                return
+            answer = context.client.accounting_by_name([row.slurm_name for row in left], max(hours, 0) + WINDOW_HOURS)
+        accounting = context.read("sacct", answer.stdout, parse_sacct)
+        if queue.warnings or accounting.warnings:  # one of these rows may have been it
+            _log.warning("site %s: rows that were not understood may hide a job; looked for again", context.site.name)
+            return
+        for row in _adopt(context, left, accounting.records):
+            if row.token in self._nothing_found:
+                self._give_up(context, row)
+            else:
+                self._nothing_found[row.token] = started
+
+    def _give_up(self, context: ProbeContext, row: Submission) -> None:
+        reason = _ABSENT.format(site=row.site, name=row.slurm_name)
+        context.store.write(
+            lambda connection: submissions.unsettle(connection, row.token, "absent", reason, now=context.clock())
+        )
+        del self._nothing_found[row.token]
+        _log.warning("site %s: the submission %s (%s) is absent: %s", row.site, row.name, row.token, reason)
+
+
+def make() -> SubmissionsProbe:
+    """Returns the probe for one site."""
+    return SubmissionsProbe()
+
+
+def _unsettled(context: ProbeContext) -> list[Submission]:
+    """Returns the submissions in doubt; what is half done was left so, since this thread alone submits."""
+    site = context.site.name
+    with context.store.snapshot() as connection:
+        found = submissions.unsettled(connection, site)
+    if all(row.state == "unknown" for row in found):
+        return found
+
+    def settle(connection: sqlite3.Connection) -> list[Submission]:
+        submissions.close_interrupted(connection, site=site, now=context.clock())
+        return submissions.unsettled(connection, site)
+
+    return context.store.write(settle)
+
+
+def _adopt(
+    context: ProbeContext, wanted: list[Submission], records: Iterable[QueueRecord | AccountingRecord]
+) -> list[Submission]:
+    """Takes up the jobs that an answer names; returns the submissions that it doesn't."""
+    found = [(record.job_id, record.job_name) for record in records]
+    adopted = context.store.write(
+        lambda connection: submissions.adopt(connection, context.site.name, found, now=context.clock())
+    )
+    for row in adopted:
+        _log.warning("site %s: job %s is that of the submission %s (%s)", row.site, row.job_id, row.name, row.token)
+    known = {row.token for row in adopted}
+    return [row for row in wanted if row.token not in known]
+
+
+def _hours(context: ProbeContext, row: Submission) -> int | None:
+    """Returns how far accounting is to be looked through for a job; None where that is further than the site wants."""
+    hours = math.ceil(max(context.clock() - row.created, 0) / 3600) + WINDOW_HOURS
+    policy = context.site.profile.policy
+    longest = None if policy is None else policy.accounting_window
+    return hours if longest is None or hours * 3600 <= longest else None
+
+
+def _grace(context: ProbeContext) -> float:
+    return max(context.site.scaled(GRACE_SECONDS), _DEADLINES * context.client.command_deadline)
