@@ -18,10 +18,20 @@ _LOOK_SECONDS = 0.2
 _SAY_AFTER_SECONDS = 3.0
 
 
-def ask(config: Config, store: Store, kind: str, site: str, payload: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+def ask(
+    config: Config, store: Store, kind: str, site: str, payload: dict[str, Any], *, keep: bool = True
+) -> tuple[dict[str, Any], bool]:
     """Writes a request and waits until it is carried out.
 
     Where `rayslurm serve` runs it does it; where nobody owns the sites this process takes the lock and does it.
+
+    Args:
+        config: where things are.
+        store: where the request goes.
+        kind: what is asked for.
+        site: of which site.
+        payload: what exactly.
+        keep: whether the answer stays in the store for a while.
 
     Returns:
         What came of it, and whether `serve` did it.
@@ -31,7 +41,10 @@ def ask(config: Config, store: Store, kind: str, site: str, payload: dict[str, A
     """
     number = store.write(lambda connection: requests.add(connection, kind, site, payload, now=time.time()))
     try:
-        return _await(config, store, kind, number)
+        answer = _await(config, store, kind, number)
+        if not keep:
+            store.write(lambda connection: requests.forget(connection, number))
+        return answer  # noqa: TRY300 - an `else` would not be covered by what follows
     except KeyboardInterrupt:
         # A person who gave up may ask again: what nobody has taken yet must not be carried out later as well.
         if store.write(lambda connection: requests.withdraw(connection, number, now=time.time())):

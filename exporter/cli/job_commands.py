@@ -1,4 +1,4 @@
-"""`rayslurm launch`, `track`, `cancel` and `status`."""
+"""`rayslurm launch`, `track`, `cancel`, `logs` and `status`."""
 
 from __future__ import annotations
 
@@ -24,23 +24,34 @@ from exporter.records import EfficiencyReport
 from exporter.store import bills, jobs, reports, submissions
 from exporter.store.db import Store
 from exporter.store.jobs import JobRow
+from exporter.store.submissions import Submission
 
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="SITE/ID, or the ID where that is unique.")]
 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    for command in (launch, track, cancel, status):
+    for command in (launch, track, cancel, logs, status):
         add_command(app, command)
 
 
 def launch(
     spec_file: Annotated[Path, typer.Argument(metavar="SPEC", help="The spec, YAML with `site` and `cluster`.")],
+    *,
     config: ConfigOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be submitted; ask nobody.")] = False,
     even_if_closed: Annotated[
         bool, typer.Option("--even-if-closed", help="Launch also where the site is known to be closed.")
     ] = False,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            "--key",
+            metavar="NAME",
+            help="A name of your own for this launch: asked once more with it, the job isn't submitted again.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Start a Ray cluster as a Slurm job.
@@ -72,6 +83,7 @@ def launch(
         "spec": spec_file.read_text(encoding="utf-8"),
         "name": str(spec_file),
         "even_if_closed": even_if_closed,
+        "key": key,
     }
     with open_store(settings) as store:
         outcome, served = ask(settings, store, "launch", spec.site, payload)
@@ -123,6 +135,27 @@ def cancel(
         typer.echo(f"{site} was told to cancel {job_id}{shown}")
 
 
+def logs(
+    job: JobArgument,
+    config: ConfigOption = None,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=10_000, help="How many lines from the end.")] = 100,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the end of what a job has printed."""
+    _, settings = read_config(config)
+    with open_store(settings) as store:
+        site, job_id = _find(job, settings, store)
+        outcome, _ = ask(settings, store, "logs", site, {"job_id": job_id}, keep=False)
+    shown = outcome["text"].splitlines()
+    text = "".join(f"{line}\n" for line in shown[-lines:])
+    if as_json:
+        print_json({"site": site, "job_id": job_id, "path": outcome["path"], "size": outcome["size"], "text": text})
+        return
+    whole = len(outcome["text"].encode()) >= outcome["size"] and len(shown) <= lines
+    say(f"{outcome['path']}, {outcome['size']} bytes" + ("" if whole else "; its end:"))
+    typer.echo(text, nl=False)
+
+
 def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Show the jobs that are followed, as they were last seen."""
     _, settings = read_config(config)
@@ -134,6 +167,7 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
             max_finished=settings.metrics.max_jobs,
         )
         doubtful = submissions.unsettled(connection)
+        absent = submissions.became_nothing(connection, since=time.time() - settings.metrics.keep_finished)
         ports = {(row.site, row.job_id): row.dashboard_port for row in submissions.settled(connection)}
         costs = {job: bills.of_job(connection, job.site, job.job_id) for job in shown if job.final}
         used = {job: combined(reports.of_job(connection, job.site, job.job_id)) for job in shown if job.final}
@@ -149,10 +183,8 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
                     for job in shown
                 ],
                 "omitted": omitted,
-                "unsettled": [
-                    {"token": row.token, "site": row.site, "name": row.name, "state": row.state, "error": row.error}
-                    for row in doubtful
-                ],
+                "unsettled": [_submission_json(row) for row in doubtful],
+                "absent": [_submission_json(row) for row in absent],
             }
         )
         return
@@ -179,7 +211,10 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     if omitted:
         say(f"{omitted} more finished jobs (metrics.max_jobs)")
     for row in doubtful:
-        say(f"{row.site}: {row.name} ({row.token}) is {row.state}: {row.error or 'under way'}")
+        age = duration(now - row.created)
+        say(f"{row.site}: {row.name} ({row.token}, {age} ago) is {row.state}: {row.error or 'under way'}")
+    for row in absent:
+        say(f"{row.site}: {row.name} ({row.token}, {duration(now - row.created)} ago) became no job: {row.error}")
 
 
 def _cpu_percent(found: Iterable[EfficiencyReport]) -> str:
@@ -189,6 +224,10 @@ def _cpu_percent(found: Iterable[EfficiencyReport]) -> str:
 
 def _job_json(job: JobRow) -> dict[str, Any]:
     return {name: getattr(job, name) for name in job.__dataclass_fields__ if name != "counted"}
+
+
+def _submission_json(row: Submission) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in ("token", "key", "site", "name", "state", "error", "created")}
 
 
 def _split(job: str, config: Config) -> tuple[str, str]:

@@ -117,7 +117,7 @@ class SiteClient:
         return self._send("sbatch", lambda: self._transport.submit(run_dir, script, self.command_deadline))
 
     def queue(self, names: Sequence[str] = ()) -> Answer:
-        """Asks once for all of the user's jobs in the queue, or for those with these names.
+        """Asks once for all of the user's jobs in the queue, or for those with these names, ended ones among them.
 
         Raises:
             CommandError: Slurm answered with an error.

@@ -83,10 +83,13 @@ def known_fields(helpformat: str) -> tuple[str, ...]:
 
 
 def queue_command(names: Sequence[str]) -> str:
-    """Returns the `squeue` call for all of the user's jobs, or for those with these names."""
+    """Returns the `squeue` call for all of the user's jobs, or for those with these names.
+
+    By name also for jobs that have ended, as long as the controller remembers them.
+    """
     # A suffix and no size: each column is as wide as its content, and ends with the delimiter.
     columns = ",".join(f"{column}:{DELIMITER}" for column in _QUEUE_COLUMNS)
-    wanted = f" --name={shlex.quote(','.join(names))}" if names else ""
+    wanted = f" --states=all --name={shlex.quote(','.join(names))}" if names else ""
     return _shell(f"{_PLAIN}squeue --me{wanted} -O {shlex.quote(columns)}")
 
 

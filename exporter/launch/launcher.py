@@ -235,7 +235,7 @@ def keep_secret(state_dir: Path, token: str, secret: str) -> None:
             file.write(secret)
     except OSError as error:
         path.unlink(missing_ok=True)
-        raise StoreError(f"{path}: {error.strerror}") from None
+        raise StoreError(f"{path}: {error.strerror}; is there room on its disk?") from None
 
 
 def sweep_secrets(state_dir: Path, store: Store) -> None:

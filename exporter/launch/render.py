@@ -19,6 +19,9 @@ from exporter.launch.spec import Spec
 SCRIPT = "job.sbatch"
 """The name of the batch script in the run folder."""
 
+OUTPUT = "slurm-{job_id}.out"
+"""The name of the file there that the job prints to."""
+
 _MIB = 1024 * 1024
 _PLAN_VERSION = 1
 
@@ -106,6 +109,7 @@ def render_script(spec: Spec, site: Site, launch: Launch) -> str:
         memory_mib_per_node=cluster.memory_per_node // _MIB,
         time_limit=slurm_time(cluster.time),
         run_dir=launch.run_dir,
+        output=OUTPUT.format(job_id="%j"),
         warn_seconds=spec.warn_seconds,
         requeue=False,
         exclusive=cluster.exclusive,

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
@@ -55,7 +56,8 @@ class OwnerLock:
             raise OwnerError(f"the sites are held by {holder or 'another process'}") from None
         me = json.dumps(asdict(Holder(role, os.getpid(), socket.gethostname(), time.time())))
         os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, me.encode(), 0)
+        with suppress(OSError):  # a full disk: the lock holds all the same, only who has it cannot be told
+            os.pwrite(self._fd, me.encode(), 0)
 
     def __enter__(self) -> Self:
         return self

@@ -8,6 +8,7 @@ from typing import Any
 from exporter.config import Config
 from exporter.errors import BudgetExhaustedError, InputError, RefusedError
 from exporter.launch.launcher import Launcher
+from exporter.launch.render import OUTPUT
 from exporter.launch.spec import Spec
 from exporter.parsers.sacct import parse as parse_sacct
 from exporter.parsers.squeue import parse as parse_squeue
@@ -17,13 +18,16 @@ from exporter.store import jobs, submissions
 from exporter.store.requests import Request
 from exporter.yamlfile import load_model_text
 
+LOG_BYTES = 256 * 1024
+"""How much of a job's output is read at most."""
+
 
 def perform(request: Request, context: ProbeContext, config: Config) -> dict[str, Any]:
     """Carries out a request.
 
     Returns:
         What came of it, for the person: for a launch `token`, `site`, `job_id`, `state`, `run_dir`, `dashboard_port`
-        and `error`; else `site` and `job_id`.
+        and `error`; for logs `path`, `size` in bytes and `text`, its end; else `site` and `job_id`.
 
     Raises:
         RayslurmError: it could not be done.
@@ -32,9 +36,7 @@ def perform(request: Request, context: ProbeContext, config: Config) -> dict[str
         if request.kind == "launch":
             return _launch(request, context, config)
         job_id = str(request.payload["job_id"])
-        if request.kind == "cancel":
-            return _cancel(request.site, job_id, context)
-        return _track(request.site, job_id, context)
+        return {"cancel": _cancel, "track": _track, "logs": _logs}[request.kind](request.site, job_id, context)
 
 
 def _launch(request: Request, context: ProbeContext, config: Config) -> dict[str, Any]:
@@ -76,6 +78,27 @@ def _may_be_in_queue(job_id: str, context: ProbeContext) -> bool:
         return True
     queue = parse_squeue(answer.stdout, timezone=context.site.timezone)
     return jobs.root_of(job_id) in {jobs.root_of(record.job_id) for record in queue.records}
+
+
+def _logs(site: str, job_id: str, context: ProbeContext) -> dict[str, Any]:
+    """Reads the end of what a job has printed."""
+    with context.store.snapshot() as connection:
+        tracked = jobs.tracked(connection, site, jobs.root_of(job_id))
+        if tracked is None or tracked.token is None:
+            raise InputError(
+                f"rayslurm did not launch job {job_id} on {site}, so it doesn't know where it prints; there, "
+                f"`scontrol show job {job_id}` says so as StdOut while Slurm knows the job"
+            )
+        submission = submissions.get(connection, tracked.token)
+    path = f"{submission.run_dir}/{OUTPUT.format(job_id=job_id)}"
+    try:
+        end = context.client.tail(path, LOG_BYTES)
+    except FileNotFoundError:
+        raise InputError(f"{site} has no {path}: job {job_id} has printed nothing yet, or its folder is gone") from None
+    text = end.content.decode("utf-8", errors="replace")
+    if len(end.content) < end.size:  # it begins in the middle of a line
+        text = text.partition("\n")[2]
+    return {"path": path, "size": end.size, "text": text}
 
 
 def _track(site: str, job_id: str, context: ProbeContext) -> dict[str, Any]:

@@ -85,7 +85,7 @@ class Store:
                 connection.execute("SELECT 1 FROM counters LIMIT 1").fetchone()
                 yield connection
         except sqlite3.Error as error:
-            raise StoreError(f"{self.path}: {error}") from error
+            raise StoreError(f"{self.path}: {_words(error)}") from error
 
     def size_bytes(self) -> int:
         """Returns the bytes that the store takes on disk, its log included."""
@@ -108,7 +108,7 @@ class Store:
             connection.execute("PRAGMA foreign_keys = ON")
             self._migrate(connection)
         except sqlite3.Error as error:
-            raise StoreError(f"{self.path}: {error}; if it is damaged, restore a backup") from None
+            raise StoreError(f"{self.path}: {_words(error)}; if it is damaged, restore a backup") from None
         return connection
 
     def _migrate(self, connection: sqlite3.Connection) -> None:
@@ -142,8 +142,13 @@ class Store:
                     connection.execute("ROLLBACK")
                 raise
         except sqlite3.Error as error:
-            raise StoreError(f"{self.path}: {error}") from error
+            raise StoreError(f"{self.path}: {_words(error)}") from error
         return result
+
+
+def _words(error: sqlite3.Error) -> str:
+    """Returns what SQLite says, and what to look at where it means the disk."""
+    return f"{error}: is there room on its disk?" if "disk" in str(error) else str(error)
 
 
 def _statements(script: str) -> Iterator[str]:

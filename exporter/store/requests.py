@@ -95,6 +95,11 @@ def finish(connection: sqlite3.Connection, number: int, state: str, outcome: dic
     )
 
 
+def forget(connection: sqlite3.Connection, number: int) -> None:
+    """Removes a request with its answer."""
+    connection.execute("DELETE FROM requests WHERE id = ?", (number,))
+
+
 def close_interrupted(connection: sqlite3.Connection, *, now: float) -> None:
     """Fails the requests that a process took and didn't answer; to be called by the owner at its start."""
     outcome = {

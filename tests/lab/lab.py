@@ -200,7 +200,11 @@ class Lab:
 
     @contextmanager
     def fault(self, command: str, kind: str) -> Iterator[None]:
-        """Has a command of the login node answer wrongly meanwhile: `empty`, `half`, `huge` or `unknown-field`."""
+        """Has a command of the login node answer wrongly meanwhile.
+
+        `empty`, `half`, `huge` or `unknown-field`; or `late-start 2`, `late-reply 2`: so many seconds before it does
+        what it should, or between that and its answer.
+        """
         path = root() / "run/faults" / command
         path.write_text(kind)
         path.chmod(0o644)

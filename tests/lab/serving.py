@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,12 @@ class Rayslurm:
     Attributes:
         folder: where configuration and state are.
         port: where `serve` listens.
+        extra: environment variables of its own.
     """
 
     folder: Path
     port: int
+    extra: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -47,11 +49,11 @@ class Rayslurm:
     def state_dir(self) -> Path:
         return self.folder / "state"
 
-    def run(self, *arguments: str, check: bool = True, stdin: str = "") -> Completed:
+    def run(self, *arguments: str, check: bool = True, stdin: str = "", cwd: Path | None = None) -> Completed:
         """Runs a command as a person would."""
         done = subprocess.run(
             [RAYSLURM, *arguments], env=self._environment(), input=stdin, capture_output=True, text=True,
-            timeout=120, check=False,
+            timeout=120, check=False, cwd=cwd,
         )  # fmt: skip
         if check and done.returncode != 0:
             raise RuntimeError(f"rayslurm {' '.join(arguments)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
@@ -61,22 +63,26 @@ class Rayslurm:
         """Runs a command with --json and returns what it printed."""
         return json.loads(self.run(*arguments, "--json").stdout)
 
+    def start(self) -> subprocess.Popen[bytes]:
+        """Starts `serve`; its log is serve.log in the folder."""
+        with (self.folder / "serve.log").open("ab") as log:
+            return subprocess.Popen([RAYSLURM, "serve"], env=self._environment(), stdout=log, stderr=log)
+
     @contextmanager
     def serving(self) -> Iterator[subprocess.Popen[bytes]]:
-        """Runs `serve` meanwhile; its log is serve.log in the folder."""
-        with (self.folder / "serve.log").open("ab") as log:
-            process = subprocess.Popen([RAYSLURM, "serve"], env=self._environment(), stdout=log, stderr=log)
+        """Runs `serve` meanwhile."""
+        process = self.start()
+        try:
+            self.await_ready(process)
+            yield process
+        finally:
+            process.send_signal(signal.SIGINT)
             try:
-                self._await_ready(process)
-                yield process
-            finally:
-                process.send_signal(signal.SIGINT)
-                try:
-                    process.wait(20)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
-                    raise AssertionError(f"serve did not end:\n{self.log()}") from None
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                raise AssertionError(f"serve did not end:\n{self.log()}") from None
 
     def log(self) -> str:
         return (self.folder / "serve.log").read_text(errors="replace")
@@ -109,9 +115,10 @@ class Rayslurm:
         return states
 
     def _environment(self) -> Mapping[str, str]:
-        return {**os.environ, "RAYSLURM_CONFIG": str(self.folder / "rayslurm.yaml")}
+        return {**os.environ, "RAYSLURM_CONFIG": str(self.folder / "rayslurm.yaml"), **self.extra}
 
-    def _await_ready(self, process: subprocess.Popen[bytes]) -> None:
+    def await_ready(self, process: subprocess.Popen[bytes]) -> None:
+        """Waits until `serve` answers."""
         end = time.monotonic() + 20
         while time.monotonic() < end:
             assert process.poll() is None, f"serve ended:\n{self.log()}"

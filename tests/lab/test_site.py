@@ -151,6 +151,8 @@ def test_every_connection_shows_in_the_log(lab: Lab) -> None:
 
 
 def test_sshd_processes_are_known_by_their_host_pids(lab: Lab) -> None:
+    # Of the tests before this one sessions may still be ending.
+    lab.wait(lambda: len(lab.sshd_pids()) == 1, 10, "only the listener")
     listener = lab.sshd_pids()
     with subprocess.Popen(
         [str(Path(__file__).parent / "as"), "researcher", "sleep 30"], stdin=subprocess.DEVNULL

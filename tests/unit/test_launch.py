@@ -256,7 +256,12 @@ def test_the_intention_is_on_disk_before_anything_is_sent(
             return super().make_folder(path, deadline)
 
         def write(
-            self, folder: str, files: Mapping[str, RemoteFile], deadline: float, *, written: Callable[[str], None]
+            self,
+            folder: str,
+            files: Mapping[str, RemoteFile],
+            deadline: float,
+            *,
+            written: Callable[[str], None] = lambda _: None,
         ) -> None:
             seen.append(("write", journal(store)[0].state))
             super().write(folder, files, deadline, written=written)

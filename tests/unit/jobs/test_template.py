@@ -27,6 +27,7 @@ SMALL: dict[str, Any] = {
     "exclusive": False,
     "time_limit": "0-02:00:00",
     "run_dir": "/scratch/project_2001234/rayslurm/k3j2h1g4f5d6",
+    "output": "slurm-%j.out",
     "warn_seconds": 120,
     "requeue": False,
     "environment": [],
