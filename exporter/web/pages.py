@@ -51,10 +51,8 @@ class JobView:
     @property
     def waited(self) -> float | None:
         """How long it waited, or has waited."""
-        if self.job.submit_time is None:
-            return None
-        until = self.job.start_time if self.job.start_time is not None else self.now
-        return until - self.job.submit_time if self.job.start_time is not None or not self.job.final else None
+        until = self.now if self.job.state == "pending" else self.job.start_time
+        return None if until is None or self.job.submit_time is None else until - self.job.submit_time
 
     def ratio(self, name: str) -> float | None:
         """Returns an efficiency, by whichever source tells it."""

@@ -14,7 +14,7 @@ import pytest
 
 from exporter.config import Config
 from exporter.metrics.render import Renderer
-from exporter.store import balances, jobs, probe_runs, samples, submissions
+from exporter.store import balances, following, jobs, probe_runs, samples, submissions
 from exporter.store.commands import CommandLedger
 from exporter.store.db import Store
 from exporter.store.samples import Sample
@@ -206,7 +206,7 @@ def test_what_of_an_area_is_used_up(store: Store, pages: Pages, clock: Clock) ->
 def test_a_job_that_ended_before_it_was_seen_is_not_said_to_have_just_ended(pages: Pages, clock: Clock) -> None:
     clock.now += 60
     page = pages.job(SITE, "79") or ""
-    assert f"Noticed 1 min ago; {SITE} last named it 1 min ago." in re.sub(r"<[^>]*>", "", page)
+    assert "Noticed 1 min ago; last seen 1 min ago." in re.sub(r"<[^>]*>", "", page)
     assert "What it had" in page
 
 
@@ -260,6 +260,17 @@ def test_of_a_job_just_accepted_nothing_is_made_up(store: Store, pages: Pages, c
     for name in ("Submitted", "Waited", "User", "Project", "Partition", "Nodes", "GPUs", "Started again"):
         assert told[name] == UNKNOWN, name
     assert told["Ran"] == f"{UNKNOWN} of {UNKNOWN}"
+
+
+def test_of_a_job_that_is_unknown_nothing_is_made_up_either(store: Store, pages: Pages, clock: Clock) -> None:
+    store.write(lambda connection: following.left_queue(connection, SITE, "78", frozenset(), now=clock.now))
+    clock.now += 3600
+    told = facts(pages.job(SITE, "78"))
+    assert (told["Ended"], told["Waited"]) == (UNKNOWN, UNKNOWN), "it may have begun and ended since"
+    assert "Expected to start" not in told
+    row = Tables(pages.front()).row("Followed jobs that have not ended", Job=f"{SITE}/78")
+    assert (row["State"], row["Waited"], row["Has run"]) == ("unknown", UNKNOWN, UNKNOWN)
+    assert not row["Why it waits"]
 
 
 def test_no_secret_stands_there(store: Store, pages: Pages) -> None:
