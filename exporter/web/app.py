@@ -83,9 +83,10 @@ def make_app(renderer: Renderer, pages: Pages, ready: Callable[[], bool]) -> Sta
         try:
             text, status = await run_in_threadpool(make), 200
         except StoreError as error:
-            text, status = pages.message("The store cannot be read", str(error)), 503
+            text, status = pages.message("The store cannot be read", str(error), still=still), 503
         if text is None:
-            text, status = pages.message("No such job", "No job of that name is followed, or none any more."), 404
+            words = "No job of that name is followed, or none any more."
+            text, status = pages.message("No such job", words, still=still), 404
         return HTMLResponse(text, status_code=status, headers=headers)
 
     async def front(request: Request) -> Response:

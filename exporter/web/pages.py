@@ -28,6 +28,7 @@ _FULL = 0.95
 """From this share on an area or a balance is marked as nearly used up."""
 
 AREAS_PROBE = "areas"
+JOBS_PROBE = "jobs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +51,8 @@ class JobView:
     @property
     def waited(self) -> float | None:
         """How long it waited, or has waited."""
-        if self.job.submit_time is None:
-            return None
-        until = self.job.start_time if self.job.start_time is not None else self.now
-        return until - self.job.submit_time if self.job.start_time is not None or not self.job.final else None
+        until = self.now if self.job.state == "pending" else self.job.start_time
+        return None if until is None or self.job.submit_time is None else until - self.job.submit_time
 
     def ratio(self, name: str) -> float | None:
         """Returns an efficiency, by whichever source tells it."""
@@ -75,6 +74,11 @@ class SiteView:
     probes: list[ProbeRun]
     certificate_end: float | None
 
+    @property
+    def unheard(self) -> ProbeRun | None:
+        """How asking it for its jobs went, where that failed: what is shown of them is old."""
+        return next((run for run in self.probes if run.probe == JOBS_PROBE and not run.success), None)
+
 
 @dataclass(frozen=True, slots=True)
 class AreaView:
@@ -92,9 +96,16 @@ class AreaView:
         return None if used is None or not limit else used / limit
 
     @property
-    def nearly_full(self) -> bool:
-        """Whether little is left of it."""
-        return any((share or 0) >= _FULL for share in (self.share("bytes"), self.share("files")))
+    def remark(self) -> str:
+        """What is used up of it, or nearly; nothing where nothing is."""
+        found = []
+        for what, words in (("bytes", "space"), ("files", "files")):
+            share = self.share(what) or 0
+            if share > 1:
+                found.append(f"{words} over the limit")
+            elif share >= _FULL:
+                found.append(f"{words} nearly used up")
+        return ", ".join(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +155,8 @@ class Pages:
             lstrip_blocks=True,
         )  # fmt: skip
         self._templates.globals.update(
-            length=shown.length, moment=shown.moment, exactly=shown.exactly, day=shown.day, amount=shown.amount,
-            size=shown.size, percent=shown.percent, text=shown.text, version=__version__,
+            length=shown.length, moment=shown.moment, exactly=shown.exactly, at=shown.at, day=shown.day,
+            amount=shown.amount, size=shown.size, percent=shown.percent, text=shown.text, version=__version__,
         )  # fmt: skip
 
     def front(self, *, still: bool = False) -> str:
@@ -171,7 +182,7 @@ class Pages:
             told = self._balances(connection)
             areas = self._areas(connection)
         return self._render(
-            "front.html", now, still=still, sites=sites, balances=told, areas=areas, omitted=omitted, doubtful=doubtful,
+            "front.html", now, still, sites=sites, balances=told, areas=areas, omitted=omitted, doubtful=doubtful,
             going=[view for view in views if not view.job.final], ended=[view for view in views if view.job.final],
         )  # fmt: skip
 
@@ -190,18 +201,25 @@ class Pages:
         with self._store.snapshot() as connection:
             views = self._views(connection, jobs.find(connection, job_id, site), now)
             views = [replace(view, submission=_launched(connection, view.job)) for view in views]
-        return self._render("job.html", now, still=still, view=views[0]) if views else None
+        return self._render("job.html", now, still, view=views[0]) if views else None
 
-    def message(self, title: str, words: str) -> str:
-        """Returns a page that says one thing."""
-        return self._render("message.html", self._clock(), still=False, title=title, words=words)
+    def message(self, title: str, words: str, *, still: bool = False) -> str:
+        """Returns a page that says one thing.
+
+        Args:
+            title: what it is about.
+            words: the thing.
+            still: whether it is a page that doesn't renew itself.
+        """
+        return self._render("message.html", self._clock(), still, title=title, words=words)
 
     def style(self) -> str:
         """Returns the style sheet."""
         return self._templates.get_template("style.css").render()
 
-    def _render(self, template: str, now: float, **values: Any) -> str:
-        return self._templates.get_template(template).render(now=now, **values)
+    def _render(self, template: str, now: float, still: bool, **values: Any) -> str:
+        # Who stopped the renewal has it stopped on the pages that this one leads to.
+        return self._templates.get_template(template).render(now=now, query="?still" if still else "", **values)
 
     def _views(self, connection: sqlite3.Connection, rows: list[JobRow], now: float) -> list[JobView]:
         ours = {(row.site, row.job_id): row for row in submissions.settled(connection)}

@@ -12,6 +12,8 @@ UNKNOWN = Markup(
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 _STEP = 1024
+_LEAST = 0.01
+_LEAST_RATIO = 0.001
 
 
 def length(seconds: float | None) -> str:
@@ -50,15 +52,25 @@ def exactly(epoch: float | None, now: float) -> str:
     )
 
 
+def at(epoch: float) -> str:
+    """Returns a time as itself, for where a distance from now would soon be wrong."""
+    exact = datetime.fromtimestamp(epoch, UTC)
+    return Markup('<time datetime="{}">{}</time>').format(
+        f"{exact:%Y-%m-%dT%H:%M:%SZ}", f"{exact:%Y-%m-%d %H:%M:%S} UTC"
+    )
+
+
 def day(epoch: float | None, zone: tzinfo) -> str:
     """Returns a day, as it is called where it was told."""
     return UNKNOWN if epoch is None else f"{datetime.fromtimestamp(epoch, zone):%Y-%m-%d}"
 
 
 def amount(value: float | None) -> str:
-    """Returns a number with thousands apart, and two decimals where it has any."""
+    """Returns a number with thousands apart, and two decimals where it has any; what is little is not 0."""
     if value is None:
         return UNKNOWN
+    if 0 < abs(value) < _LEAST:
+        return f"< {_LEAST}" if value > 0 else f"> -{_LEAST}"
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.2f}"
 
 
@@ -74,8 +86,10 @@ def size(value: float | None) -> str:
 
 
 def percent(ratio: float | None) -> str:
-    """Returns a ratio in percent."""
-    return UNKNOWN if ratio is None else f"{100 * ratio:.1f} %"
+    """Returns a ratio in percent; what is little is not 0."""
+    if ratio is None:
+        return UNKNOWN
+    return "< 0.1 %" if 0 < ratio < _LEAST_RATIO else f"{100 * ratio:.1f} %"
 
 
 def text(value: object | None) -> str:

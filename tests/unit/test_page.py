@@ -14,7 +14,7 @@ import pytest
 
 from exporter.config import Config
 from exporter.metrics.render import Renderer
-from exporter.store import balances, jobs, probe_runs, samples
+from exporter.store import balances, following, jobs, probe_runs, samples, submissions
 from exporter.store.commands import CommandLedger
 from exporter.store.db import Store
 from exporter.store.samples import Sample
@@ -90,6 +90,12 @@ def facts(page: str | None) -> dict[str, str]:
     }
 
 
+def paragraphs(pages: Pages) -> dict[str, str]:
+    """Returns the paragraphs of the front page, each with its class."""
+    found = re.findall(r'<p(?: class="(\w+)")?>(.*?)</p>', pages.front(), re.DOTALL)
+    return {" ".join(re.sub(r"<[^>]*>", "", words).split()): of for of, words in found}
+
+
 def test_costs_and_efficiencies_name_their_source(pages: Pages) -> None:
     page = Tables(pages.front())
     by_seff, by_accounting = (
@@ -150,6 +156,73 @@ def test_areas_and_probes_have_their_age(store: Store, pages: Pages, clock: Cloc
     assert page.row(f"What {SITE} is asked", Probe="reports")["Last went well"] == "never"
 
 
+def test_a_site_that_does_not_tell_of_its_jobs_is_named_above_them(store: Store, pages: Pages, clock: Clock) -> None:
+    def ask(error: str | None) -> None:
+        store.write(
+            lambda connection: probe_runs.note_run(
+                connection, SITE, "jobs", at=clock.now, duration_seconds=1, error=error, reason=error and "timeout"
+            )
+        )
+
+    ask(None)
+    assert "its jobs were" not in pages.front()
+    clock.now += 3600
+    ask("no answer")
+    assert f"{SITE}: its jobs were last read 1 h ago; the try 0 s ago failed (timeout): no answer" in paragraphs(pages)
+
+
+def test_a_submission_in_doubt_is_told_so_and_one_under_way_is_no_fault(
+    store: Store, pages: Pages, clock: Clock
+) -> None:
+    def begin(connection: sqlite3.Connection) -> None:
+        submissions.intend(
+            connection, token="zyxwvutsrqpm", site=SITE, campaign="", name="tune", run_dir="x", spec={},
+            dashboard_ports=[], now=clock.now - 5,
+        )  # fmt: skip
+
+    store.write(begin)
+    told = f"{SITE}: tune (zyxwvutsrqpm)"
+    assert paragraphs(pages)[f"{told} is being submitted; that began 5 s ago."] == ""
+    store.write(
+        lambda connection: submissions.unsettle(connection, "zyxwvutsrqpm", "unknown", "no answer", now=clock.now)
+    )
+    doubt = f"{SITE}: whether tune (zyxwvutsrqpm) was accepted is not known: no answer (0 s ago)"
+    assert paragraphs(pages)[doubt] == "bad"
+
+
+def test_what_of_an_area_is_used_up(store: Store, pages: Pages, clock: Clock) -> None:
+    def remark(**values: float) -> str:
+        found = [Sample(f"storage_{name}", value, {"area": "/x", "project": ""}) for name, value in values.items()]
+        store.write(lambda connection: samples.replace(connection, SITE, "areas", found, now=clock.now))
+        return Tables(pages.front()).row("Bytes and files", Area="/x")["Remark"]
+
+    assert remark(used_bytes=94, limit_bytes=100) == ""
+    assert remark(used_bytes=100, limit_bytes=100, used_files=1) == "space nearly used up"
+    assert remark(used_bytes=101, limit_bytes=100, used_files=95, limit_files=100) == (
+        "space over the limit, files nearly used up"
+    )
+
+
+def test_a_job_that_ended_before_it_was_seen_is_not_said_to_have_just_ended(pages: Pages, clock: Clock) -> None:
+    clock.now += 60
+    page = pages.job(SITE, "79") or ""
+    assert "Noticed 1 min ago; last seen 1 min ago." in re.sub(r"<[^>]*>", "", page)
+    assert "What it had" in page
+
+
+def test_the_time_of_a_page_that_stays_is_told_as_itself(pages: Pages) -> None:
+    assert "Made at 2026-11-18 11:06:40 UTC; it stays as it is" in re.sub(r"<[^>]*>", "", pages.front(still=True))
+
+
+def test_each_cell_of_a_card_has_the_name_of_its_column(pages: Pages) -> None:
+    page, unnamed = pages.front(), {"Name", "State", "Remark"}
+    for table in re.findall(r"<table>.*?</table>", page, re.DOTALL):
+        _, *columns = re.findall(r'<th scope="col">(.*?)</th>', table)
+        for row in re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)[1:]:
+            cells = re.findall(r'<td(?: data-head="(.*?)")?[ >]', row)
+            assert cells == ["" if column in unnamed else column for column in columns]
+
+
 def test_a_certificate_that_has_ended_is_told_so(store: Store, pages: Pages, clock: Clock) -> None:
     assert "The certificate ends" in pages.front()
     ended = Sample("ssh_certificate_expiry_timestamp_seconds", clock.now - 60)
@@ -187,6 +260,17 @@ def test_of_a_job_just_accepted_nothing_is_made_up(store: Store, pages: Pages, c
     for name in ("Submitted", "Waited", "User", "Project", "Partition", "Nodes", "GPUs", "Started again"):
         assert told[name] == UNKNOWN, name
     assert told["Ran"] == f"{UNKNOWN} of {UNKNOWN}"
+
+
+def test_of_a_job_that_is_unknown_nothing_is_made_up_either(store: Store, pages: Pages, clock: Clock) -> None:
+    store.write(lambda connection: following.left_queue(connection, SITE, "78", frozenset(), now=clock.now))
+    clock.now += 3600
+    told = facts(pages.job(SITE, "78"))
+    assert (told["Ended"], told["Waited"]) == (UNKNOWN, UNKNOWN), "it may have begun and ended since"
+    assert "Expected to start" not in told
+    row = Tables(pages.front()).row("Followed jobs that have not ended", Job=f"{SITE}/78")
+    assert (row["State"], row["Waited"], row["Has run"]) == ("unknown", UNKNOWN, UNKNOWN)
+    assert not row["Why it waits"]
 
 
 def test_no_secret_stands_there(store: Store, pages: Pages) -> None:

@@ -17,7 +17,7 @@ from exporter.states import METRIC_STATES
 from exporter.store.db import Store
 from exporter.web.app import make_app
 from exporter.web.pages import Pages
-from exporter.web.shown import length, size
+from exporter.web.shown import amount, length, percent, size
 from tests.unit.conftest import Clock, MakeSite
 from tests.unit.filled import SITE, as_puhti, fill
 
@@ -49,7 +49,7 @@ class Read(HTMLParser):
             self.words.append("\n")
 
     def handle_data(self, data: str) -> None:
-        self.words.append(data)
+        self.words.append(re.sub(r"\s+", " ", data))
 
     @property
     def lines(self) -> list[str]:
@@ -90,7 +90,7 @@ def test_balances_areas_and_sites(pages: Pages) -> None:
     assert cpu.endswith("overspent")
     assert "2027-12-31" in cpu, "the day as the site has it, not that of UTC"
     scratch = page.line("/scratch/project_2001234")
-    assert "7.2 TiB 7.0 TiB 2,700,000 5,000,000 nearly full" in scratch
+    assert "7.2 TiB 7.0 TiB 2,700,000 5,000,000 space over the limit" in scratch
     assert page.line("114 of 120 commands left of this hour.")
     assert "slurmdbd_unreachable: down" in page.line("reports")
 
@@ -142,6 +142,9 @@ def test_what_it_is_served_with(pages: Pages, store: Store, config: Config) -> N
     assert "refresh" not in still.headers, "who is disturbed by it can stop it"
     assert 'href="?still"' in front.text
     assert 'href="?"' in still.text
+    (of_job,) = re.findall(rf'href="(/jobs/{SITE}/77[^"]*)"', still.text)
+    (followed,) = answers(pages, store, config, of_job)
+    assert "refresh" not in followed.headers, "nor is it disturbed where that page leads to"
     for answer in (front, job, missing):
         assert "default-src 'none'" in answer.headers["content-security-policy"]
         assert answer.headers["cache-control"] == "no-store"
@@ -179,3 +182,16 @@ def test_lengths(seconds: float, words: str) -> None:
 )
 def test_sizes(value: float, words: str) -> None:
     assert size(value) == words
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(0, "0"), (0.003, "< 0.01"), (-0.003, "> -0.01"), (0.01, "0.01"), (-20.0, "-20"), (1234567.891, "1,234,567.89")],
+)
+def test_amounts(value: float, words: str) -> None:
+    assert amount(value) == words
+
+
+@pytest.mark.parametrize(("ratio", "words"), [(0, "0.0 %"), (0.0004, "< 0.1 %"), (0.5, "50.0 %"), (1.034, "103.4 %")])
+def test_percents(ratio: float, words: str) -> None:
+    assert percent(ratio) == words
