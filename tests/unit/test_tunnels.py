@@ -94,11 +94,9 @@ def unused() -> Iterator[int]:
 
 @contextmanager
 def practice_ray(secret: str = SECRET) -> Iterator[int]:
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        port: int = listener.getsockname()[1]
-    dashboard = Dashboard(port, nodes=1, cpus=1, session="session_1", token=secret)
+    dashboard = Dashboard(0, nodes=1, cpus=1, session="session_1", token=secret)
     try:
-        yield port
+        yield dashboard.port
     finally:
         dashboard.stop()
 
@@ -109,6 +107,16 @@ def practice_ray(secret: str = SECRET) -> Iterator[int]:
 def test_our_ray_is_up() -> None:
     with practice_ray() as port:
         assert found(port) == "up"
+
+
+def test_the_practice_sites_ray_and_its_tunnel_end_as_real_ones_do() -> None:
+    dashboard = Dashboard(0, nodes=1, cpus=1, session="session_1", token=SECRET)
+    dashboard.gone = True
+    assert found(dashboard.port) == "target_down"
+    dashboard.gone = False
+    assert found(dashboard.port) == "up"
+    dashboard.stop()
+    assert found(dashboard.port) == "refused"
 
 
 def test_where_nobody_listens_it_is_refused() -> None:
