@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-check test lint lab lab-down bench render lock clean
+.PHONY: help setup demo demo-check test crash-test lint lab lab-down bench render lock clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,11 @@ demo-check: $(STAMP) ## The same for a minute, comparing /metrics with what is t
 test: $(STAMP) ## Run all tests; as root on Debian with the lab, elsewhere what can run there
 	@tests/prepare tests
 	$(BIN)/python -m pytest
+
+crash-test: $(STAMP) ## Kill serve in the lab a hundred times and lose replies in every way: no job doubled, none lost
+	@tests/prepare tests
+	RAYSLURM_CRASH_KILLS=100 $(BIN)/python -m pytest tests/lab/test_crash.py
+	@$(BIN)/python -m tests.lab.crash
 
 lint: $(STAMP) ## Check style and types
 	$(BIN)/ruff check .

@@ -22,7 +22,7 @@ import yaml
 
 from exporter.cli.asking import ask
 from exporter.cli.context import open_store, say
-from exporter.cli.demo_check import Checked, compare
+from exporter.cli.demo_check import Checked, TunnelWatch, compare
 from exporter.config import Config, load_config
 from exporter.data import data_path
 from exporter.errors import RayslurmError
@@ -137,6 +137,8 @@ def _configure(folder: Path, sites: dict[str, PracticeSite], port: int) -> Confi
         for name, site in sites.items()
     }
     first = next(iter(sites.values())).ssh.host_key
+    # Of its own, so that two demos on one machine don't find each other's Rays behind their tunnels.
+    first_port = 18100 + os.getpid() % 100 * 100
     written = {
         "state_dir": str(folder / "state"),
         "listen": f"127.0.0.1:{port}",
@@ -146,7 +148,7 @@ def _configure(folder: Path, sites: dict[str, PracticeSite], port: int) -> Confi
             "user": USER,
             "identity_file": "id_vm",
             "host_keys": [f"{first.get_name()} {first.get_base64()}"],
-            "dashboard_ports": "18100-18150",
+            "dashboard_ports": f"{first_port}-{first_port + 50}",
         },
     }
     path = folder / "rayslurm.yaml"
@@ -269,9 +271,9 @@ def _check(config: Config, store: Store, sites: dict[str, PracticeSite], url: st
     for spec in itertools.islice(itertools.chain([_STAY_UP], itertools.cycle(_SPECS)), CHECK_JOBS):
         _launch(config, store, spec)
         time.sleep(CHECK_LAUNCH_SECONDS)
-    result = Checked()
+    result, watch = Checked(), TunnelWatch()
     while time.monotonic() - started < CHECK_SECONDS:
-        result = compare(url, sites)
+        result = compare(url, sites, watch)
         if result.complete:
             break
         time.sleep(1)

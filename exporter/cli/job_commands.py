@@ -21,10 +21,11 @@ from exporter.launch import limits
 from exporter.launch.render import SCRIPT, Launch, project_of, run_folder_files, tunnel_ports
 from exporter.launch.spec import load_spec
 from exporter.records import EfficiencyReport
-from exporter.store import bills, jobs, reports, submissions
+from exporter.store import bills, jobs, reports, submissions, tunnels
 from exporter.store.db import Store
 from exporter.store.jobs import JobRow
 from exporter.store.submissions import Submission
+from exporter.store.tunnels import Health
 
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="SITE/ID, or the ID where that is unique.")]
 
@@ -169,6 +170,7 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         doubtful = submissions.unsettled(connection)
         absent = submissions.became_nothing(connection, since=time.time() - settings.metrics.keep_finished)
         ports = {(row.site, row.job_id): row.dashboard_port for row in submissions.settled(connection)}
+        health = tunnels.dashboards(connection, now=time.time())
         costs = {job: bills.of_job(connection, job.site, job.job_id) for job in shown if job.final}
         used = {job: combined(reports.of_job(connection, job.site, job.job_id)) for job in shown if job.final}
     if as_json:
@@ -178,6 +180,7 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
                     {
                         **_job_json(job),
                         "bill": asdict(cost) if (cost := costs.get(job)) else None,
+                        "tunnel": asdict(found) if (found := health.get((job.site, job.job_id))) else None,
                         "efficiency": [asdict(report) for report in used.get(job, ())],
                     }
                     for job in shown
@@ -190,7 +193,7 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         return
     now = time.time()
     print_table(
-        ("JOB", "NAME", "STATE", "REASON", "NODES", "ELAPSED", "LIMIT", "CPU", "COST", "DASHBOARD", "SEEN"),
+        ("JOB", "NAME", "STATE", "REASON", "NODES", "ELAPSED", "LIMIT", "CPU", "COST", "DASHBOARD", "TUNNEL", "SEEN"),
         [
             (
                 f"{job.site}/{job.job_id}",
@@ -203,6 +206,7 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
                 _cpu_percent(used.get(job, ())),
                 f"{cost.units:.2f} {cost.kind} {cost.unit}" if (cost := costs.get(job)) else "",
                 f"127.0.0.1:{ports[job.site, job.job_id]}" if ports.get((job.site, job.job_id)) else "",
+                _tunnel(health.get((job.site, job.job_id)), now),
                 f"{duration(now - job.seen)} ago",
             )
             for job in shown
@@ -215,6 +219,13 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         say(f"{row.site}: {row.name} ({row.token}, {age} ago) is {row.state}: {row.error or 'under way'}")
     for row in absent:
         say(f"{row.site}: {row.name} ({row.token}, {duration(now - row.created)} ago) became no job: {row.error}")
+
+
+def _tunnel(health: Health | None, now: float) -> str:
+    if health is None or health.up:
+        return health.state if health else ""
+    last = health.last_success
+    return f"{health.state} (" + ("never up)" if last is None else f"up {duration(now - last)} ago)")
 
 
 def _cpu_percent(found: Iterable[EfficiencyReport]) -> str:

@@ -18,6 +18,7 @@ from exporter.errors import ConfigError, RayslurmError
 from exporter.metrics.render import Renderer
 from exporter.owner.owner import Owner
 from exporter.store.db import Store
+from exporter.tunnels.prober import TunnelProber
 from exporter.web.app import make_app
 from exporter.web.pages import Pages
 
@@ -58,11 +59,20 @@ def _serve(config: Config, store: Store) -> None:
     typer.echo(f"rayslurm: serving http://{f'[{host}]' if ':' in host else host}:{port}/metrics")
     sys.stdout.flush()
     try:
-        asyncio.run(server.serve(sockets=[listener]))
+        asyncio.run(_run(server, listener, TunnelProber(config, store)))
     except KeyboardInterrupt:
         pass
     finally:
         owner.stop()
+
+
+async def _run(server: uvicorn.Server, listener: socket.socket, prober: TunnelProber) -> None:
+    """Serves, and looks after the tunnels meanwhile."""
+    probing = asyncio.create_task(prober.run())
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        probing.cancel()
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

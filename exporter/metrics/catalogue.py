@@ -45,6 +45,7 @@ _EFFICIENCY = "site job_id source"
 _BALANCE = "provider project kind unit"
 _PROJECT = "provider project"
 _AREA = "site area project"
+_TUNNEL = "site job_id tunnel"
 
 _METRICS = (
     # Job
@@ -122,6 +123,17 @@ _METRICS = (
     _metric("storage_limit_bytes", "gauge", _AREA, "Bytes that a disk area may hold."),
     _metric("storage_used_files", "gauge", _AREA, "Files in a disk area."),
     _metric("storage_limit_files", "gauge", _AREA, "Files that a disk area may hold."),
+    # Tunnel
+    _metric(
+        "tunnel_up", "gauge", _TUNNEL, "Whether a running job's Ray answers through its tunnel, and takes our token."
+    ),
+    _metric(
+        "tunnel_state", "gauge", f"{_TUNNEL} state",
+        "How a running job's tunnel is: up, refused (nobody listens), timeout, auth (a Ray that refuses our token), "
+        "foreign (something else answers) or target_down (it lives, its target does not); 1 for that one only.",
+    ),
+    _metric("tunnel_probe_duration_seconds", "gauge", _TUNNEL, "How long the last probe of a tunnel took."),
+    _metric("tunnel_last_success_timestamp_seconds", "gauge", _TUNNEL, "When a tunnel was last up."),
     # Itself
     _metric("probe_success", "gauge", "site probe", "Whether a probe went well when it last ran."),
     _metric(

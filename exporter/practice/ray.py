@@ -1,9 +1,11 @@
-"""What a job's Ray answers on its dashboard's port, as if through the tunnel: HTTP on loopback while the job runs."""
+"""What a job's Ray answers on its dashboard's port, as if through the tunnel: HTTP on loopback while that lives."""
 
 from __future__ import annotations
 
 import json
+import socket
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -14,7 +16,7 @@ class Dashboard:
     """Answers for one cluster until `stop`.
 
     Args:
-        port: on loopback.
+        port: on loopback; 0 for a free one.
         nodes: how many it has.
         cpus: on each.
         session: its name.
@@ -26,9 +28,14 @@ class Dashboard:
 
     def __init__(self, port: int, *, nodes: int, cpus: int, session: str, token: str) -> None:
         known = _answers(nodes, cpus, session)
+        self.gone = False
+        """Whether Ray is gone behind the tunnel: then it closes each connection without an answer."""
+        dashboard = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                if dashboard.gone:
+                    return
                 body, content_type = known.get(self.path.partition("?")[0], (None, ""))
                 status = 404 if body is None else 200
                 if self.path not in _OPEN and self.headers.get("Authorization") != f"Bearer {token}":
@@ -43,11 +50,17 @@ class Dashboard:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, name=f"practice-ray-{port}", daemon=True)
+        self.port = self._server.server_port
+        """Where it listens."""
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, name=f"practice-ray-{self.port}", daemon=True
+        )
         self._thread.start()
 
     def stop(self) -> None:
-        """Answers no more."""
+        """Answers no more: from one moment to the next nobody listens there."""
+        with suppress(OSError):
+            self._server.socket.shutdown(socket.SHUT_RDWR)
         self._server.shutdown()
         self._server.server_close()
 

@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -73,6 +72,7 @@ class PracticeSite:
         self.world = World(name, 2 if name == "lumi" else 1, _WHOLE_NODES[name])
         self._folder = folder
         self._dashboards: dict[int, Dashboard] = {}
+        self._tunnels: dict[int, list[tuple[float, str]]] = {}
         self._told: list[tuple[float, dict[str, float]]] = []
         self._lock = threading.Lock()
         home, self._bin = folder / "home", folder / "bin"
@@ -129,6 +129,16 @@ class PracticeSite:
         with self._lock:
             told = [used for at, used in self._told if at >= since]
         return {kind: {used[kind] for used in told} for kind in ("cpu", "gpu")}
+
+    def tunnel_states(self, job_id: int, since: float, until: float) -> set[str]:
+        """Returns how a job's tunnel was at some moment from `since` until `until`, epoch seconds.
+
+        What changes counts as changed a moment before it does.
+        """
+        with self._lock:
+            changes = [(at, state) for at, state in self._tunnels.get(job_id, ()) if at <= until]
+        before = ["refused", *(state for at, state in changes if at <= since)]
+        return {before[-1], *(state for at, state in changes if at > since)}
 
     def _used(self) -> dict[str, float]:
         if self.name == "lumi":
@@ -195,15 +205,29 @@ class PracticeSite:
         while not self._stopping.wait(LOOK_SECONDS):
             now = time.time()
             for job in self.world.jobs():
-                running = job.state(now) == "RUNNING"
-                if running and job.job_id not in self._dashboards:
-                    with suppress(OSError):  # something else has the port: then this job's Ray can't be seen
-                        self._start_ray(job)
-                elif not running and job.job_id in self._dashboards:
-                    self._dashboards.pop(job.job_id).stop()
+                self._tend_tunnel(job, now)
             self._write_balances()
             with self._lock:
                 self._told.append((now, self._used()))
+
+    def _tend_tunnel(self, job: Job, now: float) -> None:
+        """Makes a job's tunnel what it should be, where it isn't."""
+        wanted = job.tunnel(now)
+        with self._lock:
+            changes = self._tunnels.setdefault(job.job_id, [(0.0, "refused")])
+            if changes[-1][1] == wanted:
+                return
+            changes.append((time.time(), wanted))
+        if wanted == "refused":
+            self._dashboards.pop(job.job_id).stop()
+            return
+        try:
+            if job.job_id not in self._dashboards:
+                self._start_ray(job)
+            self._dashboards[job.job_id].gone = wanted == "target_down"
+        except OSError:  # something else has the port: then this job's Ray can't be seen
+            with self._lock:
+                changes.append((time.time(), "refused"))
 
     def _start_ray(self, job: Job) -> None:
         plan = json.loads((job.folder / "plan.json").read_text(encoding="utf-8"))

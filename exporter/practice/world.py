@@ -17,6 +17,8 @@ LAG_SECONDS = 1.5
 
 _FATES = ("COMPLETED", "COMPLETED", "FAILED", "COMPLETED", "OUT_OF_MEMORY", "COMPLETED", "NODE_FAIL")
 _EXIT = {"COMPLETED": "0:0", "FAILED": "7:0", "OUT_OF_MEMORY": "0:125", "NODE_FAIL": "1:0", "CANCELLED": "0:15"}
+_RESTLESS = (("up", 10), ("refused", 6), ("up", 8), ("target_down", 6))
+"""How the tunnel of a job that stays up fares, over and over: state and seconds."""
 _REASONS = ("Priority", "Resources", "QOSMaxJobsPerUserLimit")
 
 
@@ -57,6 +59,22 @@ class Job:
         if now < self.start:
             return "PENDING"
         return "RUNNING" if now < self.end else self.fate
+
+    def tunnel(self, now: float) -> str:
+        """Returns how its tunnel is: `up`, `refused` where there is none, `target_down` where Ray is gone behind it."""
+        if self.state(now) != "RUNNING":
+            return "refused"
+        left = (now - self.start) % sum(seconds for _, seconds in _RESTLESS) if self.stays else 0.0
+        for state, seconds in _RESTLESS:
+            if left < seconds:
+                return state
+            left -= seconds
+        return "up"
+
+    @property
+    def stays(self) -> bool:
+        """Whether it runs until its limit."""
+        return self.name.startswith("stay")
 
     def ran(self, now: float) -> bool:
         """Tells whether it was given nodes."""

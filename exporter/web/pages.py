@@ -15,13 +15,14 @@ from exporter import __version__
 from exporter.config import Config
 from exporter.efficiency import combined
 from exporter.records import AllocationRecord, Bill, EfficiencyReport
-from exporter.store import balances, bills, jobs, probe_runs, reports, samples, submissions
+from exporter.store import balances, bills, jobs, probe_runs, reports, samples, submissions, tunnels
 from exporter.store.balances import Project
 from exporter.store.commands import CommandLedger
 from exporter.store.db import Store
 from exporter.store.jobs import JobRow
 from exporter.store.probe_runs import ProbeRun
 from exporter.store.submissions import Submission
+from exporter.store.tunnels import Health
 from exporter.web import shown
 
 _FULL = 0.95
@@ -33,12 +34,13 @@ JOBS_PROBE = "jobs"
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """A job, what it cost, and where its dashboard is."""
+    """A job, what it cost, where its dashboard is, and how the tunnel to it is where that is known."""
 
     job: JobRow
     bill: Bill | None
     efficiency: list[EfficiencyReport]
     submission: Submission | None
+    tunnel: Health | None
     now: float
 
     @property
@@ -156,7 +158,8 @@ class Pages:
         )  # fmt: skip
         self._templates.globals.update(
             length=shown.length, moment=shown.moment, exactly=shown.exactly, at=shown.at, day=shown.day,
-            amount=shown.amount, size=shown.size, percent=shown.percent, text=shown.text, version=__version__,
+            amount=shown.amount, size=shown.size, percent=shown.percent, text=shown.text, tunnel=shown.tunnel,
+            version=__version__,
         )  # fmt: skip
 
     def front(self, *, still: bool = False) -> str:
@@ -223,12 +226,14 @@ class Pages:
 
     def _views(self, connection: sqlite3.Connection, rows: list[JobRow], now: float) -> list[JobView]:
         ours = {(row.site, row.job_id): row for row in submissions.settled(connection)}
+        health = tunnels.dashboards(connection, now=now)
         return [
             JobView(
                 job,
                 bills.of_job(connection, job.site, job.job_id) if job.final else None,
                 combined(reports.of_job(connection, job.site, job.job_id)) if job.final else [],
                 ours.get((job.site, job.job_id)),
+                health.get((job.site, job.job_id)),
                 now,
             )
             for job in rows

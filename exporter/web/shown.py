@@ -10,6 +10,15 @@ UNKNOWN = Markup(
     '<span class="dash" title="unknown"><span aria-hidden="true">&ndash;</span><span class="away">unknown</span></span>'
 )
 
+_TUNNELS = {
+    "up": "up",
+    "refused": "down: nobody listens",
+    "timeout": "down: no answer in time",
+    "auth": "a Ray that refuses our token",
+    "foreign": "something else answers",
+    "target_down": "open, but Ray is gone behind it",
+}
+
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 _STEP = 1024
 _LEAST = 0.01
@@ -95,3 +104,10 @@ def percent(ratio: float | None) -> str:
 def text(value: object | None) -> str:
     """Returns a value as it is; nothing is unknown."""
     return UNKNOWN if value is None or value == "" else str(value)
+
+
+def tunnel(state: str, last_success: float | None, now: float) -> str:
+    """Returns how a tunnel is, and when it was last up."""
+    last = "never up" if last_success is None else moment(last_success, now)
+    before = "" if state == "up" or last_success is None else "last up "
+    return Markup("{}, {}{}").format(_TUNNELS[state], before, last)

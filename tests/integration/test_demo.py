@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
 import paramiko
 import pytest
 
-from exporter.cli.demo_check import KINDS, compare
+from exporter.cli.demo_check import KINDS, Checked, TunnelWatch, compare
 from exporter.practice.site import PracticeSite
 
 RAYSLURM = str(Path(sys.executable).parent / "rayslurm")
@@ -47,6 +50,7 @@ def test_what_is_on_the_page_is_what_is_true_at_the_sites() -> None:
     assert set(counts) == set(KINDS)
     assert all(counts.values())
     assert counts["bills"] >= 8
+    assert counts["tunnels"] >= 10
     assert left_behind() == before
 
 
@@ -106,9 +110,49 @@ def test_a_page_that_is_wrong_is_told_apart(
     while not all(site.recently_used(60).values()):
         assert time.monotonic() < ends
         time.sleep(0.1)
-    found = compare(f"file://{tmp_path}", {"roihu": site})
+    found = compare(f"file://{tmp_path}", {"roihu": site}, TunnelWatch())
     assert not found.complete
     told = "\n".join(found.differences)
     assert "state cancelled: /metrics has None, true is 1" in told
     assert "csc cpu used: /metrics has 21, true is 20" in told
     assert "roihu scratch: /metrics has None" in told
+
+
+def test_a_tunnels_state_that_is_wrong_is_told_apart_and_stays_a_difference(site: PracticeSite, tmp_path: Path) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        port = listener.getsockname()[1]
+    plan = {"cpus_per_node": 4, "tunnels": [{"name": "dashboard", "vm_port": port}]}
+    (tmp_path / "job/plan.json").write_text(json.dumps(plan))
+    (tmp_path / "job/ray_auth_token").write_text("secret")
+    site.world.patience = (0, 0, 8, 20)
+    job = site.world.submit(
+        "stay-up", "project_2001234", "medium", nodes=1, cpus=4, memory=1 << 30, gpus=0, limit=900,
+        folder=tmp_path / "job",
+    )  # fmt: skip
+    while site.tunnel_states(job.job_id, time.time(), time.time()) != {"up"}:
+        assert time.time() < job.start + 9
+        time.sleep(0.1)
+    watch = TunnelWatch()
+    labels = f'site="roihu",job_id="{job.job_id}"'
+
+    def look(*lines: str) -> Checked:
+        page = "".join(
+            line.replace("{", f"{{{labels},") + "\n" for line in ('rayslurm_job_state{state="running"} 1', *lines)
+        )
+        (tmp_path / "metrics").write_text(page)
+        return compare(f"file://{tmp_path}", {"roihu": site}, watch)
+
+    def told(found: Checked) -> list[str]:
+        return [line for line in found.differences if "tunnel" in line]
+
+    up = ('rayslurm_tunnel_up{tunnel="dashboard"} 1', 'rayslurm_tunnel_state{tunnel="dashboard",state="up"} 1')
+    right = look(*up, f'rayslurm_tunnel_last_success_timestamp_seconds{{tunnel="dashboard"}} {time.time()}')
+    assert (told(right), right.counts["tunnels"], right.tunnels_seen) == ([], 1, False)
+    assert "/metrics has []" in told(look())[0]
+    assert told(look(*up)) == [], "of a job that has just begun nothing need be known yet"
+    wrong = look('rayslurm_tunnel_up{tunnel="dashboard"} 0', 'rayslurm_tunnel_state{tunnel="dashboard",state="auth"} 1')
+    assert "/metrics has ['auth'] (up: 0), true is" in told(wrong)[0]
+    assert "/metrics has ['auth']" in told(look(*up))[0], "it stays a difference"
+    look(*up, f'rayslurm_tunnel_last_success_timestamp_seconds{{tunnel="dashboard"}} {job.start - 60}')
+    assert any("its last success" in line for line in told(look(*up)))
+    assert watch.wrong

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from exporter.launch.launcher import secret_path
 from tests.lab.lab import Lab
-from tests.lab.serving import SITE, configure, own_site
+from tests.lab.serving import SITE, Rayslurm, configure, own_site
 from tests.panels import run_panels
 from tests.prometheus_server import CLOSED, prometheus_server, render_config
 
@@ -66,11 +67,14 @@ def test_the_whole_way(lab: Lab, ray_venv: Path, tmp_path: Path) -> None:
         assert version["ray_version"] == ready["ray_version"]
         assert version["session_name"] == ready["session_name"]
 
+        watch_the_tunnel(lab, rayslurm, launched)
+
         assert "cancel" in rayslurm.run("cancel", f"{SITE}/{job_id}", "--yes").stdout
         # Accounting tells of a job's end before that of its steps: what it used is shown when they have ended too.
         finished = {"site": SITE, "state": "cancelled"}
         lab.wait(lambda: rayslurm.value("jobs_finished_total", **finished) == 1, 90, "its end on /metrics")
         assert rayslurm.value("job_state", **job, state="cancelled") == 1
+        assert rayslurm.value("tunnel_up", **job) is None
 
         # Not with -X: without the steps TotalCPU is 0.
         truth, *_ = lab.sacct(
@@ -112,6 +116,49 @@ def test_the_whole_way(lab: Lab, ray_venv: Path, tmp_path: Path) -> None:
     left = lab.on("c1", "ps", "-eo", "args").stdout + lab.on("c2", "ps", "-eo", "args").stdout
     assert "ray_job.py" not in left
     assert "raylet" not in left
+
+
+def watch_the_tunnel(lab: Lab, rayslurm: Rayslurm, launched: dict[str, Any]) -> None:
+    """What is shown of the tunnel to a real Ray when its ssh, its Ray or its secret isn't what it should be."""
+
+    def shows(state: str) -> None:
+        changed = time.time()
+
+        def shown() -> list[float]:
+            page = rayslurm.samples()  # read once, since it goes on changing
+            states = [dict(labels)["state"] for labels in page.get("rayslurm_tunnel_state", {})]
+            up = list(page.get("rayslurm_tunnel_up", {}).values())
+            assert up == [one == "up" for one in states]
+            last = list(page.get("rayslurm_tunnel_last_success_timestamp_seconds", {}).values())
+            return last if states == [state] else []
+
+        (last_up,) = lab.wait(shown, 40, f"tunnel {state}", every=0.1)
+        assert state == "up" or last_up < changed + 1
+
+    def processes(*command: str) -> list[str]:
+        """Returns those of the first node, by their numbers there."""
+        return lab.on("c1", "pgrep", "-f", *command).stdout.split()
+
+    shows("up")
+    assert "up" in rayslurm.run("status").stdout.split()
+    lab.on("c1", "kill", *processes(f"^ssh .*127.0.0.1:{launched['dashboard_port']}:"))
+    shows("refused")
+    shows("up")
+
+    secret = secret_path(rayslurm.state_dir, launched["token"])
+    kept = secret.read_text()
+    secret.write_text("0" * len(kept))
+    shows("auth")
+    secret.write_text(kept)
+    shows("up")
+
+    dashboard = processes("ray/dashboard/dashboard.py")
+    lab.on("c1", "kill", "-STOP", *dashboard)
+    shows("timeout")
+    lab.on("c1", "kill", "-CONT", *dashboard)
+    shows("up")
+    lab.on("c1", "kill", "-KILL", *dashboard)
+    shows("target_down")
 
 
 def two_alive(ray: httpx.Client) -> list[dict[str, Any]]:

@@ -9,9 +9,10 @@ from exporter.probes.areas import AreasProbe
 from exporter.probes.balances import BalancesProbe
 from exporter.probes.jobs import JobsProbe
 from exporter.probes.reports import ReportsProbe
-from exporter.store import jobs, probe_runs, samples, submissions
+from exporter.store import jobs, probe_runs, samples, submissions, tunnels
 from exporter.store.db import Store
 from exporter.store.samples import Sample
+from exporter.store.tunnels import Health
 from tests.site_texts import AREAS, BILLED, PROJECTS, SEFF
 from tests.slurm_texts import HELPFORMAT, finished, sacct, squeue
 from tests.unit.conftest import Clock, MakeSite
@@ -31,7 +32,7 @@ def follow(store: Store, job_id: str) -> None:
 
 
 def fill(store: Store, make_site: MakeSite, clock: Clock) -> None:
-    """A launched and running job, a waiting one, an array, and finished ones; balances and disk areas."""
+    """A running job whose tunnel has died, a waiting one, an array, finished ones; balances and disk areas."""
     store.write(
         lambda connection: submissions.intend(
             connection, token="abcdefghjkmn", site=SITE, campaign="nightly", name="train", run_dir="x", now=1.0,
@@ -72,3 +73,6 @@ def fill(store: Store, make_site: MakeSite, clock: Clock) -> None:
     )
     expiry = Sample("ssh_certificate_expiry_timestamp_seconds", 1795100000)
     store.write(lambda connection: samples.replace(connection, SITE, "certificate", [expiry], now=clock.now))
+    for state, ago in (("up", 60), ("target_down", 0)):
+        health = Health(SITE, "77", tunnels.DASHBOARD, state, clock.now - ago, 0.125, clock.now + 50)
+        store.write(lambda connection, health=health: tunnels.keep(connection, [health]))  # type: ignore[misc]

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from exporter.config import Config
 from exporter.owner.lock import OwnerLock
-from exporter.store import following, jobs, requests
+from exporter.store import following, jobs, requests, submissions, tunnels
 from exporter.store.db import Store
+from exporter.store.tunnels import Health
 from tests.slurm_texts import finished, sacct, squeue
 
 RAYSLURM = [sys.executable, "-m", "exporter.cli.entry"]
@@ -109,8 +112,9 @@ def test_a_launch_that_cannot_reach_the_site_says_why(config_path: Path, store: 
     assert done.returncode == 1
     assert "login.example.org" in done.stderr
     assert done.stdout == ""
-    shown = run("status", "--json", config=config_path)
-    assert json.loads(shown.stdout) == {"jobs": [], "omitted": 0, "unsettled": []}
+    shown = json.loads(run("status", "--json", config=config_path).stdout)
+    assert [(row["state"], row["error"][:21]) for row in shown.pop("absent")] == [("absent", "nothing was submitted")]
+    assert shown == {"jobs": [], "omitted": 0, "unsettled": []}
 
 
 def test_status_shows_what_was_last_seen(config_path: Path, store: Store) -> None:
@@ -121,6 +125,35 @@ def test_status_shows_what_was_last_seen(config_path: Path, store: Store) -> Non
     assert done.stdout.splitlines()[0].split()[:3] == ["JOB", "NAME", "STATE"]
     assert done.stdout.splitlines()[1].split()[:3] == ["puhti2/77", "?", "unknown"]
     assert json.loads(run("status", "--json", config=config_path).stdout)["jobs"][0]["state"] == "unknown"
+
+
+def test_status_shows_how_the_tunnel_was_found(config_path: Path, store: Store) -> None:
+    def launched(connection: sqlite3.Connection) -> None:
+        submissions.intend(
+            connection, token="abc", site="puhti2", campaign="", name="train", run_dir="x", now=1.0, spec={},
+            dashboard_ports=[8100],
+        )  # fmt: skip
+        submissions.submitted(connection, "abc", "77", now=2.0)
+        connection.execute("UPDATE jobs SET state = 'running'")
+
+    def line() -> str:
+        return run("status", config=config_path).stdout.splitlines()[1]
+
+    def found(state: str, ago: float) -> None:
+        now = time.time()
+        health = Health("puhti2", "77", "dashboard", state, now - ago, 0.1, now + 600)
+        store.write(lambda connection: tunnels.keep(connection, [health]))
+
+    store.write(launched)
+    found("refused", 0)
+    assert "127.0.0.1:8100  refused (never up)  " in line()
+    found("up", 60)
+    assert "127.0.0.1:8100  up  " in line()
+    found("target_down", 0)
+    assert "target_down (up 00:01:0" in line()
+    told = json.loads(run("status", "--json", config=config_path).stdout)["jobs"][0]["tunnel"]
+    assert (told["state"], told["tunnel"]) == ("target_down", "dashboard")
+    assert told["at"] - told["last_success"] == pytest.approx(60, abs=10)
 
 
 @pytest.mark.parametrize(

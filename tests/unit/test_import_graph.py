@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "launch": {"client", "config", "data", "errors", "job_names", "sites", "store", "yamlfile"},
     "probes": {"billing", "client", "config", "efficiency", "errors", "parsers", "records", "sites", "states", "store"},
     "owner": {"client", "config", "errors", "launch", "parsers", "probes", "store", "yamlfile"},
+    "tunnels": {"config", "errors", "launch", "store"},
     "metrics": {"config", "efficiency", "errors", "states", "store"},
     "web": {"config", "efficiency", "errors", "metrics", "records", "store"},
     "cli": {
@@ -40,6 +41,7 @@ MAY_IMPORT = {
         "records",
         "sites",
         "store",
+        "tunnels",
         "web",
     },
 }

@@ -14,7 +14,9 @@ import pytest
 from exporter.config import Config
 from exporter.metrics.render import Renderer
 from exporter.states import METRIC_STATES
+from exporter.store import tunnels
 from exporter.store.db import Store
+from exporter.store.tunnels import Health
 from exporter.web.app import make_app
 from exporter.web.pages import Pages
 from exporter.web.shown import amount, length, percent, size
@@ -105,6 +107,40 @@ def test_one_jobs_life(pages: Pages) -> None:
     assert ended.line("Exit code").endswith("7")
     assert pages.job(SITE, "999") is None
     assert pages.job("nowhere", "77") is None
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ("up", "up, 0 s ago"),
+        ("refused", "down: nobody listens, last up 1 min ago"),
+        ("timeout", "down: no answer in time, last up 1 min ago"),
+        ("auth", "a Ray that refuses our token, last up 1 min ago"),
+        ("foreign", "something else answers, last up 1 min ago"),
+        ("target_down", "open, but Ray is gone behind it, last up 1 min ago"),
+    ],
+)
+def test_how_the_tunnel_of_a_running_job_is(store: Store, pages: Pages, clock: Clock, state: str, words: str) -> None:
+    now = Health(SITE, "77", "dashboard", state, clock.now, 0.1, clock.now + 50)
+    store.write(lambda connection: tunnels.keep(connection, [now]))
+    assert words in tidy(Read(pages.front()).line(f"{SITE}/77"))
+    assert tidy(Read(pages.job(SITE, "77") or "").line("Tunnel")) == f"Tunnel to it {words} ({state}, probed 0 s ago )"
+
+
+def test_a_tunnel_that_is_not_known_is_not_guessed(store: Store, pages: Pages, clock: Clock) -> None:
+    waiting = tidy(Read(pages.front()).line(f"{SITE}/78"))
+    assert "up" not in waiting.split()
+    clock.now += 51
+    assert "gone" not in pages.front()
+    assert tidy(Read(pages.job(SITE, "77") or "").line("Tunnel")) == "Tunnel to it \N{EN DASH} unknown"
+    store.write(lambda connection: connection.execute("DELETE FROM tunnel_health"))
+    new = Health(SITE, "77", "dashboard", "refused", clock.now, 0.1, clock.now + 50)
+    store.write(lambda connection: tunnels.keep(connection, [new]))
+    assert "down: nobody listens, never up" in tidy(Read(pages.front()).line(f"{SITE}/77"))
+
+
+def tidy(line: str) -> str:
+    return re.sub(r"\s+", " ", line).replace(" ,", ",")
 
 
 def test_every_state_has_its_word(store: Store, pages: Pages) -> None:

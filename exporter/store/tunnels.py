@@ -1,0 +1,112 @@
+"""The tunnels of running jobs: which there are to probe, and how each was found."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+DASHBOARD = "dashboard"
+"""The tunnel to Ray's dashboard."""
+
+UP = "up"
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """A tunnel that a running job should have open.
+
+    Attributes:
+        tunnel: which of the job's.
+        port: on this machine's loopback.
+        token: the submission's; by it the secret of the job's Ray is found.
+        may_be_open: whether the spec allows a Ray that asks for no secret.
+    """
+
+    site: str
+    job_id: str
+    tunnel: str
+    port: int
+    token: str
+    may_be_open: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How a tunnel was when it was last probed.
+
+    Attributes:
+        state: `up`, `refused`, `timeout`, `auth`, `foreign` or `target_down`.
+        at: when the probe ended, epoch seconds.
+        duration_seconds: how long the probe took.
+        good_until: from when on it is not known any more, epoch seconds.
+        last_success: when it was last up, epoch seconds; None where it never was.
+    """
+
+    site: str
+    job_id: str
+    tunnel: str
+    state: str
+    at: float
+    duration_seconds: float
+    good_until: float
+    last_success: float | None = None
+
+    @property
+    def up(self) -> bool:
+        """Whether this job's Ray answered."""
+        return self.state == UP
+
+
+def to_probe(connection: sqlite3.Connection, site: str) -> list[Tunnel]:
+    """Returns the tunnels of a site's running jobs, oldest first."""
+    rows = connection.execute(
+        "SELECT s.site, s.job_id, s.dashboard_port, s.token,"
+        " coalesce(json_extract(s.spec, '$.ray.allow_unauthenticated_ray'), 0) AS may_be_open"
+        " FROM tracked t JOIN submissions s ON s.token = t.token"
+        " JOIN jobs j ON j.site = s.site AND j.job_id = s.job_id"
+        " WHERE t.done = 0 AND t.site = ? AND j.state = 'running' AND s.dashboard_port IS NOT NULL ORDER BY s.created",
+        (site,),
+    )
+    return [
+        Tunnel(
+            row["site"], row["job_id"], DASHBOARD, row["dashboard_port"], row["token"], bool(row["may_be_open"])
+        )
+        for row in rows
+    ]  # fmt: skip
+
+
+def keep(connection: sqlite3.Connection, found: Iterable[Health]) -> None:
+    """Keeps what was found, with the last success that was known before; what is kept of ended jobs goes."""
+    for health in found:
+        connection.execute(
+            "INSERT INTO tunnel_health (site, job_id, tunnel, state, at, duration_seconds, good_until, last_success)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (site, job_id, tunnel) DO UPDATE SET state = excluded.state,"
+            " at = excluded.at, duration_seconds = excluded.duration_seconds, good_until = excluded.good_until,"
+            " last_success = coalesce(excluded.last_success, last_success)",
+            (
+                health.site, health.job_id, health.tunnel, health.state, health.at, health.duration_seconds,
+                health.good_until, health.at if health.up else None,
+            ),
+        )  # fmt: skip
+    connection.execute(
+        "DELETE FROM tunnel_health WHERE NOT EXISTS (SELECT 1 FROM jobs j WHERE j.site = tunnel_health.site"
+        " AND j.job_id = tunnel_health.job_id AND j.final = 0)"
+    )
+
+
+def current(connection: sqlite3.Connection, *, now: float) -> list[Health]:
+    """Returns what is known of the tunnels of running jobs: of those that were probed a short while ago."""
+    rows = connection.execute(
+        "SELECT h.* FROM tunnel_health h JOIN jobs j ON j.site = h.site AND j.job_id = h.job_id"
+        " WHERE j.state = 'running' AND h.good_until > ?"
+        " ORDER BY h.site, CAST(h.job_id AS INTEGER), h.job_id, h.tunnel",
+        (now,),
+    )
+    return [Health(**dict(row)) for row in rows]
+
+
+def dashboards(connection: sqlite3.Connection, *, now: float) -> dict[tuple[str, str], Health]:
+    """Returns the same of the dashboards' tunnels alone, by site and job."""
+    found = current(connection, now=now)
+    return {(health.site, health.job_id): health for health in found if health.tunnel == DASHBOARD}
