@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from exporter.errors import InputError
 from exporter.parsers.sacct import parse as parse_sacct
 from exporter.parsers.squeue import parse as parse_squeue
 from exporter.probes.base import ProbeContext
@@ -60,12 +61,13 @@ class SubmissionsProbe:
 
     def run(self, context: ProbeContext) -> float:
         """See `Probe.run`."""
-        doubtful = _unsettled(context)
+        # Where accounting would have to be looked through further back than the site wants; the queue is seen anyway.
+        doubtful = [row for row in _unsettled(context) if _hours(context, row) is not None]
         self._nothing_found = {
             row.token: self._nothing_found[row.token] for row in doubtful if row.token in self._nothing_found
         }
         due = [row for row in doubtful if self._is_due(row, context)]
-        if due:
+        if due and context.ledger.sent("sacct") < SACCT_PER_HOUR:
             self._failures = min(self._failures + 1, len(RETRY_SECONDS))
             self._look(context, due)
         self._failures = 0
@@ -96,10 +98,12 @@ class SubmissionsProbe:
                 return
             answer = context.client.accounting_by_name([row.slurm_name for row in left], max(hours, 0) + WINDOW_HOURS)
         accounting = context.read("sacct", answer.stdout, parse_sacct)
-        if queue.warnings or accounting.warnings:  # one of these rows may have been it
-            _log.warning("site %s: rows that were not understood may hide a job; looked for again", context.site.name)
-            return
-        for row in _adopt(context, left, accounting.records):
+        left = _adopt(context, left, accounting.records)
+        if left and (queue.warnings or accounting.warnings):
+            raise InputError(
+                f"{context.site.name}: rows that were not understood may hide a job; it is looked for again"
+            )
+        for row in left:
             if row.token in self._nothing_found:
                 self._give_up(context, row)
             else:

@@ -231,7 +231,9 @@ def test_the_disk_under_the_store_is_full(crashing: Crashing) -> None:
             assert "is there room" in done.stderr
         finally:
             filler.unlink()
-        assert len(crashing.journal()) == known, "nothing was intended"
+        # Where the intention found room all the same, it came to nothing, and that is written down later.
+        for row in crashing.journal()[known:]:
+            crashing.await_state(row.token, "absent")
 
         with crashing.lab.fault("sbatch", "late-start 2"):
             sent = len(crashing.lab.site_log())
