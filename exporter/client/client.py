@@ -124,12 +124,8 @@ class SiteClient:
         """
         return whole(checked(self._send("squeue", lambda: self._transport.queue(names, self.command_deadline))))
 
-    def accounting(self, ids: Sequence[str], *, duplicates: bool = False) -> Answer:
-        """Asks accounting once for all these jobs; the fields are those that this Slurm knows.
-
-        Args:
-            ids: job ids; never empty.
-            duplicates: tell every attempt of a requeued job.
+    def accounting_fields(self) -> tuple[str, ...]:
+        """Returns the fields that accounting is asked for: those that this Slurm knows. Asks only once.
 
         Raises:
             CommandError: accounting answered with an error.
@@ -141,7 +137,19 @@ class SiteClient:
             self._fields = known_fields(answer.stdout)
             if "JobID" not in self._fields:
                 raise SiteError(f"{self.name}: sacct --helpformat names no JobID: {answer.stdout[:80]!r}")
-        fields = self._fields
+        return self._fields
+
+    def accounting(self, ids: Sequence[str], *, duplicates: bool = False) -> Answer:
+        """Asks accounting once for all these jobs.
+
+        Args:
+            ids: job ids; never empty.
+            duplicates: tell every attempt of a requeued job.
+
+        Raises:
+            CommandError: accounting answered with an error.
+        """
+        fields = self.accounting_fields()
         answer = self._send(
             "sacct", lambda: self._transport.accounting(ids, fields, self.command_deadline, duplicates=duplicates)
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from exporter.billing.charge import bill_by_formula
@@ -115,18 +115,21 @@ class JobsProbe:
         if not due:
             return []
         ids = [tracked.root_id for tracked in due]
+        # Where accounting doesn't tell that a job ran again (Slurm 22.05), every attempt is always asked for.
+        again = "Restarts" not in context.client.accounting_fields()
         with context.store.snapshot() as connection:
-            restarted = jobs.restarted(connection, site, ids)
-        answer = context.client.accounting(ids, duplicates=restarted)
+            again = again or jobs.restarted(connection, site, ids)
+        answer = context.client.accounting(ids, duplicates=again)
         parsed = context.read("sacct", answer.stdout, parse_sacct)
+        records = [_with_attempts(record) if again else record for record in parsed.records]
 
         def take_in(connection: sqlite3.Connection) -> None:
             now = context.clock()
             context.keep(connection, "sacct", answer.stdout, faults=len(parsed.warnings))
             for tracked in due:
                 told = [
-                    _told(record, context.site.profile, last_word=_is_last_word(record, now, context, asked=restarted))
-                    for record in parsed.records
+                    _told(record, context.site.profile, last_word=_is_last_word(record, now, context, asked=again))
+                    for record in records
                     if jobs.root_of(record.job_id) == tracked.root_id
                 ]
                 following.apply_accounting(connection, site, tracked.root_id, told, in_queue, now=now)
@@ -153,6 +156,17 @@ def _note_left(
 ) -> None:
     for root_id in root_ids:
         following.left_queue(connection, site, root_id, in_queue, now=now)
+
+
+def _with_attempts(record: AccountingRecord) -> AccountingRecord:
+    """Returns a job of which every attempt was asked for: how often it ran again is known then.
+
+    Ids are used again when Slurm is set up anew: what ran under another user is no attempt of this job.
+    """
+    attempts = tuple(attempt for attempt in record.attempts if attempt.user == record.user)
+    known = record.restarts is not None and len(attempts) == len(record.attempts)
+    restarts = record.restarts if known else len(attempts)
+    return replace(record, attempts=attempts, restarts=restarts)
 
 
 def make() -> JobsProbe:

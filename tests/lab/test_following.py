@@ -46,7 +46,7 @@ def test_a_job_that_had_ended_before_serve_ever_ran(lab: Lab, rayslurm: Rayslurm
     with rayslurm.serving():
         rayslurm.run("track", f"{SITE}/{job_id}")
         job = {"site": SITE, "job_id": job_id}
-        lab.wait(lambda: rayslurm.value("job_billing_units", **job), 90, "its bill on /metrics")
+        lab.wait(lambda: rayslurm.value("job_billing_units", **job) is not None, 90, "its bill on /metrics")
         printed = at_site(lab, f"seff {job_id}")
         units = re.search(r"Job consumed ([\d.]+) CSC billing units", printed)
         efficiency = re.search(r"CPU Efficiency: ([\d.]+)%", printed)
@@ -72,7 +72,7 @@ def test_each_attempt_of_a_requeued_job_is_paid(lab: Lab, rayslurm: Rayslurm) ->
     with rayslurm.serving():
         rayslurm.run("track", f"{SITE}/{job_id}")
         job = {"site": SITE, "job_id": job_id}
-        lab.wait(lambda: rayslurm.value("job_billing_units", **job), 90, "its bill on /metrics")
+        lab.wait(lambda: rayslurm.value("job_billing_units", **job) is not None, 90, "its bill on /metrics")
         expected = PRICE * sum(attempts) / 3600
         assert rayslurm.value("job_billing_units", **job, source="formula") == pytest.approx(expected, rel=1e-6)
         assert rayslurm.value("job_restarts", **job) == 1

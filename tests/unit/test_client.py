@@ -181,7 +181,7 @@ def test_what_is_sent_is_quoted_batched_and_free_of_the_users_settings(tmp_path:
     sacct = run_with_fake(tmp_path, "sacct", accounting_command(["1", "2_[3]"], ["JobID", "JobName"], duplicates=True))
     assert sacct == ["-P", "--delimiter=\x1f", "--duplicates", "-j", "1,2_[3]", "-o", "JobID,JobName", *clean]
     squeue = run_with_fake(tmp_path, "squeue", queue_command(["a", "b; rm -rf / 'x"]))
-    assert squeue[:2] == ["--me", "--name=a,b; rm -rf / 'x"]
+    assert squeue[:3] == ["--me", "--states=all", "--name=a,b; rm -rf / 'x"]
     assert squeue[-2:] == clean
 
     class Local(Shell):

@@ -426,3 +426,19 @@ def test_a_garbled_row_is_counted_and_the_others_go_on(store: Store, make_site: 
         kept = connection.execute("SELECT text FROM raw_outputs").fetchall()
     assert [(counter.labels, counter.value) for counter in errors] == [({"parser": "squeue", "site": SITE}, 1)]
     assert [row["text"] for row in kept] == [garbled]
+
+
+def test_where_accounting_does_not_tell_of_restarts_every_attempt_is_asked_for(
+    store: Store, make_site: MakeSite
+) -> None:
+    """Slurm 22.05: the queue knows how often a job ran again, accounting doesn't."""
+    follow(store, "77")
+    first = finished("77", "REQUEUED", Start="1794999700", End="1794999800", Submit="1794999600", User="maija")
+    strangers = finished("77", Start="1700000000", End="1700000100", Submit="1699999999", User="someone")
+    rows = sacct(*strangers, *first, *finished("77"))
+    fields = Exchange("accounting_fields", HELPFORMAT.replace("Restarts", ""))
+    context, transport = make_site([EMPTY, fields, Exchange("accounting", rows)])
+    JobsProbe().run(context)
+    assert [asked for verb, asked in transport.asked if verb == "accounting"] == [(("77",), True)]
+    assert known(store, "77").restarts == 1, "what ran under that id for somebody else is no attempt"
+    assert finished_totals(store) == {"completed": 1}
