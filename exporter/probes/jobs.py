@@ -45,7 +45,7 @@ SACCT_RETRY_SECONDS = (120.0, 240.0, 480.0, 960.0, 1800.0)
 """How long to wait while accounting lags: longer each time."""
 
 STEP_LAG_SECONDS = 900.0
-"""How long after a job's end its steps may still be told as running before they are taken as they are."""
+"""How long after a job's end its record may lack something before it is taken as it is."""
 
 
 @dataclass(slots=True)
@@ -207,6 +207,9 @@ def _is_last_word(record: AccountingRecord, now: float, context: ProbeContext, *
     if record.state not in FINAL_STATES or record.end_time is None or (record.restarts and not asked):
         return False
     ran = bool(record.elapsed_seconds)
-    if all(step.state in FINAL_STATES for step in record.steps) and (record.steps or not ran):
+    # slurmdbd may hear of a job's step before it hears of the job: what it has then is no whole record. Such a row has
+    # neither a partition nor the job's name.
+    whole = record.partition is not None
+    if whole and all(step.state in FINAL_STATES for step in record.steps) and (record.steps or not ran):
         return True
     return now - record.end_time > context.site.scaled(STEP_LAG_SECONDS)

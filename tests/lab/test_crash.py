@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import os
 import random
+import sqlite3
 import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from exporter.errors import StoreError
 from exporter.launch.steps import STEPS
+from exporter.store import counters
 from exporter.store.db import Store
 from tests.lab.crash import SPEC, Crashing, in_accounting
 from tests.lab.lab import Lab
@@ -200,6 +203,22 @@ def test_the_clock_is_an_hour_off(crashing: Crashing, shift: int) -> None:
             crashing.await_state(row.token, expected)
 
 
+def room_left(crashing: Crashing, filler: Path) -> bool:
+    """Fills the store's disk to the last byte; tells whether something could be written all the same."""
+    with closing(sqlite3.connect(crashing.store.path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with filler.open("ab", buffering=0) as file:
+        for size in (1 << 16, 1 << 9, 1):
+            with suppress(OSError):
+                while True:
+                    file.write(b"x" * size)
+    try:
+        crashing.store.write(lambda connection: counters.add(connection, "jobs_submitted_total", 0, site="full"))
+    except StoreError:
+        return False
+    return True
+
+
 def launching(crashing: Crashing, *options: str) -> list[str]:
     folder = crashing.rayslurm.folder
     return [
@@ -212,13 +231,8 @@ def test_the_disk_under_the_store_is_full(crashing: Crashing) -> None:
     filler = crashing.rayslurm.state_dir / "filler"
 
     def fill() -> None:
-        with filler.open("ab", buffering=0) as file:
-            for size in (1 << 16, 1 << 9, 1):
-                try:
-                    while True:
-                        file.write(b"x" * size)
-                except OSError:
-                    continue
+        """Until not even the write-ahead log, which is cut down to nothing before, finds room to grow."""
+        crashing.lab.wait(lambda: not room_left(crashing, filler), 30, "a full disk")
 
     with crashing.started() as process:
         crashing.rayslurm.await_ready(process)

@@ -442,3 +442,18 @@ def test_where_accounting_does_not_tell_of_restarts_every_attempt_is_asked_for(
     assert [asked for verb, asked in transport.asked if verb == "accounting"] == [(("77",), True)]
     assert known(store, "77").restarts == 1, "what ran under that id for somebody else is no attempt"
     assert finished_totals(store) == {"completed": 1}
+
+
+def test_what_accounting_made_of_a_step_alone_is_no_last_word(store: Store, make_site: MakeSite, clock: Clock) -> None:
+    """Printed by Slurm 22.05 while slurmdbd had heard of the job's step and not yet of the job."""
+    follow(store, "77")
+    job, step = finished("77", Partition="", JobName="allocation", ReqCPUS="0", ReqMem="16?")
+    answers = [Exchange("accounting", sacct(job, step)), Exchange("accounting", sacct(*finished("77")))]
+    context, _ = make_site([Exchange("queue", squeue(), repeat=True), FIELDS, *answers])
+    probe = JobsProbe()
+    probe.run(context)
+    assert finished_totals(store).get("completed", 0) == 0
+    clock.now += 3600
+    probe.run(context)
+    assert finished_totals(store) == {"completed": 1}
+    assert (known(store, "77").partition, known(store, "77").job_name) == ("small", "demo")
