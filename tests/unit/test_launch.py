@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -16,20 +17,16 @@ from exporter.errors import (
     CommandError,
     ConfigError,
     ConnectError,
-    InputError,
+    RefusedError,
     StoreError,
 )
 from exporter.job_names import new_token, slurm_name, split_name
 from exporter.launch.launcher import Launcher, secret_path, sweep_secrets
 from exporter.launch.render import Launch, render_plan, render_script, slurm_time
 from exporter.launch.spec import Spec, load_spec
-from exporter.owner.perform import perform
-from exporter.probes.jobs import JobsProbe
 from exporter.store import jobs, submissions
 from exporter.store.db import Store
-from exporter.store.requests import Request
 from exporter.store.submissions import Submission
-from tests.slurm_texts import HELPFORMAT, sacct, squeue
 from tests.unit.conftest import Clock, MakeSite
 
 SPEC = """\
@@ -126,6 +123,14 @@ def test_the_secret_of_a_job_goes_with_it(
             "timed out",
         ),
         (Exchange("submit", "", "sbatch: error: Unable to contact slurm controller\n", 1), "unknown", "contact"),
+        (
+            Exchange("submit", "", "sbatch: error: Batch job submission failed: Protocol authentication error\n", 1),
+            "unknown",
+            "Protocol authentication error",
+        ),
+        (Exchange("submit", "", "sbatch: something that nobody has seen yet\n", 1), "unknown", "nobody has seen yet"),
+        (Exchange("submit", "", "", 124), "unknown", "sbatch said: nothing"),
+        (Exchange("submit", "", "Killed\n", 137), "unknown", "sbatch said: Killed"),
     ],
 )
 def test_a_lost_answer_is_unknown_and_not_sent_again(
@@ -147,14 +152,54 @@ def test_a_lost_answer_is_unknown_and_not_sent_again(
     assert [verb for verb, _ in transport.asked].count("submit") == 1
 
 
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        ("sbatch: error: Batch job submission failed: Invalid account or account/partition combination specified", 1),
+        ("sbatch: error: Batch job submission failed: Requested node configuration is not available", 1),
+        ("sbatch: unrecognized option '--frobnicate'\nTry \"sbatch --help\" for more information", 1),
+        ("sbatch: error: Invalid --time specification", 1),
+        ("sbatch: error: Unable to open file job.sbatch", 1),
+        ("/bin/sh: 1: cd: can't cd to /scratch/gone", 126),
+        ("/bin/sh: 1: sbatch: not found", 127),
+    ],
+)
 def test_a_refusal_is_told_in_slurms_words_and_leaves_no_job(
-    config: Config, store: Store, clock: Clock, make_site: MakeSite, spec: Spec
+    config: Config, store: Store, clock: Clock, make_site: MakeSite, spec: Spec, said: str, status: int
 ) -> None:
-    said = "sbatch: error: Batch job submission failed: Invalid account or account/partition combination specified\n"
-    context, _ = make_site([Exchange("submit", "", said, 1)])
-    with pytest.raises(CommandError, match="Invalid account or account/partition combination"):
+    context, _ = make_site([Exchange("submit", "", f"{said}\n", status)])
+    with pytest.raises(CommandError, match=re.escape(said.splitlines()[-1])):
         Launcher(config, store, clock).launch(context.client, spec)
     assert [(row.state, row.job_id) for row in journal(store)] == [("absent", None)]
+
+
+def test_one_key_is_one_launch_unless_it_came_to_nothing(
+    config: Config, store: Store, clock: Clock, make_site: MakeSite, spec: Spec
+) -> None:
+    unreachable = Exchange("submit", raises="ConnectError")  # tried once more over a new connection
+    context, transport = make_site([unreachable, unreachable, Exchange("submit", "4711\n")])
+    launcher = Launcher(config, store, clock)
+    with pytest.raises(ConnectError):
+        launcher.launch(context.client, spec, key="night")
+    first = launcher.launch(context.client, spec, key="night")
+    again = launcher.launch(context.client, spec, key="night")
+    assert again == first
+    assert (first.state, first.job_id, first.key) == ("submitted", "4711", "night")
+    assert [row.state for row in journal(store)] == ["absent", "submitted"]
+    other = spec.model_copy(update={"entrypoint": "python other.py"})
+    with pytest.raises(RefusedError, match="the key night stands for another launch, of train on puhti2"):
+        launcher.launch(context.client, other, key="night")
+    assert [verb for verb, _ in transport.asked].count("submit") == 3
+
+
+def test_one_key_whose_answer_was_lost_is_not_sent_again(
+    config: Config, store: Store, clock: Clock, make_site: MakeSite, spec: Spec
+) -> None:
+    context, transport = make_site([Exchange("submit", raises="DeadlineError")])
+    launcher = Launcher(config, store, clock)
+    states = [launcher.launch(context.client, spec, key="night").state for _ in range(3)]
+    assert states == ["unknown"] * 3
+    assert [verb for verb, _ in transport.asked].count("submit") == 1
 
 
 def test_a_store_that_fails_after_sbatch_does_not_lose_the_job(
@@ -175,49 +220,6 @@ def test_a_store_that_fails_after_sbatch_does_not_lose_the_job(
     with pytest.raises(StoreError, match=r"job 4711 was submitted on puhti2, .*: rayslurm track puhti2/4711"):
         Launcher(config, store, clock).launch(client, spec)
     assert [(row.state, row.job_id) for row in journal(store)] == [("submitting", None)]
-
-
-def test_a_lost_submission_is_taken_up_again_by_track(
-    config: Config, store: Store, clock: Clock, make_site: MakeSite, spec: Spec
-) -> None:
-    context, _ = make_site([Exchange("submit", raises="DeadlineError")])
-    lost = Launcher(config, store, clock).launch(context.client, spec)
-    name = f"train.rs{lost.token}"
-    context, _ = make_site([Exchange("queue", squeue({"JOBID": "4711", "NAME": name}))])
-    asked = Request(1, "track", "puhti2", {"job_id": "4711"}, "taken", None, 0.0)
-    assert perform(asked, context, config) == {"site": "puhti2", "job_id": "4711", "new": True}
-    assert [(row.state, row.job_id, row.error) for row in journal(store)] == [("adopted", "4711", None)]
-    with store.snapshot() as connection:
-        assert [job.job_name for job in jobs.find(connection, "4711")] == ["train"]
-
-
-def test_only_a_job_that_is_there_is_cancelled(config: Config, store: Store, make_site: MakeSite) -> None:
-    queue = Exchange("queue", squeue({"JOBID": "80_[1-3]"}), repeat=True)
-    context, transport = make_site([queue, Exchange("cancel", repeat=True)])
-
-    def ask(job_id: str) -> object:
-        return perform(Request(1, "cancel", "puhti2", {"job_id": job_id}, "taken", None, 0.0), context, config)
-
-    assert ask("80_2") == {"site": "puhti2", "job_id": "80_2", "followed": False}
-    with pytest.raises(InputError, match="puhti2 has no job 99999 of yours in its queue"):
-        ask("99999")
-    store.write(lambda connection: jobs.track(connection, "puhti2", "80", now=1.0))
-    JobsProbe().run(context)
-    assert ask("80") == {"site": "puhti2", "job_id": "80", "followed": True}
-    assert [what for verb, what in transport.asked if verb == "cancel"] == ["80_2", "80"]
-    store.write(lambda connection: connection.execute("UPDATE jobs SET final = 1"))
-    with pytest.raises(InputError, match="job 80 on puhti2 has ended already"):
-        ask("80")
-
-
-def test_a_job_that_the_site_does_not_know_is_not_followed(config: Config, store: Store, make_site: MakeSite) -> None:
-    answers = [Exchange("queue", squeue()), Exchange("accounting_fields", HELPFORMAT), Exchange("accounting", sacct())]
-    context, _ = make_site(answers)
-    asked = Request(1, "track", "puhti2", {"job_id": "4712"}, "taken", None, 0.0)
-    with pytest.raises(InputError, match="puhti2 knows no job 4712"):
-        perform(asked, context, config)
-    with store.snapshot() as connection:
-        assert jobs.open_tracked(connection, "puhti2") == []
 
 
 def test_a_site_that_cannot_be_reached_leaves_no_job(
