@@ -7,9 +7,7 @@ which wakes all its waiters. Nothing is trusted on first sight, and a login that
 from __future__ import annotations
 
 import logging
-import posixpath
 import socket
-import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +21,7 @@ import paramiko
 from exporter.client.commands import Shell
 from exporter.client.credentials import AgentError, candidate_keys, silent_agent
 from exporter.client.hostkeys import known_name, pinned_keys
+from exporter.client.sftp import make_folder, with_file, write_files
 from exporter.client.transport import Answer, RemoteContent, RemoteFile, RemoteTail
 from exporter.errors import (
     AnswerError,
@@ -136,19 +135,7 @@ class SshTransport(Shell):
 
     def make_folder(self, path: str, deadline: float) -> str:
         """See `Transport.make_folder`."""
-
-        def make(sftp: paramiko.SFTPClient) -> str:
-            absolute = posixpath.join(sftp.normalize("."), path)
-            parts = absolute.strip("/").split("/")
-            for number in range(1, len(parts) + 1):
-                folder = "/" + "/".join(parts[:number])
-                try:
-                    sftp.stat(folder)
-                except FileNotFoundError:
-                    sftp.mkdir(folder, 0o700)
-            return absolute
-
-        return self._with_sftp(make, deadline, f"making {path}")
+        return self._with_sftp(lambda sftp: make_folder(sftp, path), deadline, f"making {path}")
 
     def write(
         self,
@@ -159,19 +146,11 @@ class SshTransport(Shell):
         written: Callable[[str], None] = lambda _: None,
     ) -> None:
         """See `Transport.write`."""
-
-        def write(sftp: paramiko.SFTPClient) -> None:
-            for name, file in files.items():
-                with sftp.open(posixpath.join(folder, name), "w") as remote:
-                    remote.chmod(file.mode)
-                    # Not pipelined: paramiko then never looks at what became of the writes.
-                    remote.write(file.content)
-                written(name)
-
+        what = f"writing to {folder}"
         try:
-            self._with_sftp(write, deadline, f"writing to {folder}")
+            self._with_sftp(lambda sftp: write_files(sftp, folder, files, written), deadline, what)
         except FileNotFoundError:
-            raise SiteError(f"{self._endpoints[-1]}: writing to {folder}: there is no such folder") from None
+            raise SiteError(f"{self._endpoints[-1]}: {what}: there is no such folder") from None
 
     def read(self, path: str, max_bytes: int, deadline: float) -> RemoteContent:
         """See `Transport.read`."""
@@ -179,7 +158,7 @@ class SshTransport(Shell):
         def read(remote: paramiko.SFTPFile, facts: paramiko.SFTPAttributes) -> RemoteContent:
             return RemoteContent(bytes(remote.read(max_bytes)), facts.st_mtime)
 
-        return self._with_file(path, read, deadline)
+        return self._with_sftp(lambda sftp: with_file(sftp, path, read), deadline, f"reading {path}")
 
     def tail(self, path: str, max_bytes: int, deadline: float) -> RemoteTail:
         """See `Transport.tail`."""
@@ -189,27 +168,7 @@ class SshTransport(Shell):
             remote.seek(max(0, size - max_bytes))
             return RemoteTail(bytes(remote.read(max_bytes)), size)
 
-        return self._with_file(path, read, deadline)
-
-    def _with_file(
-        self,
-        path: str,
-        work: Callable[[paramiko.SFTPFile, paramiko.SFTPAttributes], ResultT],
-        deadline: float,
-    ) -> ResultT:
-        """Does something with a file that is there and that we may read; FileNotFoundError where it isn't."""
-
-        def read(sftp: paramiko.SFTPClient) -> ResultT:
-            try:
-                facts = sftp.stat(path)
-                if not stat.S_ISREG(facts.st_mode or 0):
-                    raise FileNotFoundError(path)
-                with sftp.open(path, "r") as remote:
-                    return work(remote, facts)
-            except PermissionError:
-                raise FileNotFoundError(path) from None
-
-        return self._with_sftp(read, deadline, f"reading {path}")
+        return self._with_sftp(lambda sftp: with_file(sftp, path, read), deadline, f"reading {path}")
 
     def close(self) -> None:
         """See `Transport.close`."""

@@ -1,0 +1,57 @@
+"""Files at a site over SFTP. Each function works within a session that its caller guards with a deadline."""
+
+from __future__ import annotations
+
+import posixpath
+import stat
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import paramiko
+
+from exporter.client.transport import RemoteFile
+
+ResultT = TypeVar("ResultT")
+
+
+def make_folder(sftp: paramiko.SFTPClient, path: str) -> str:
+    """Makes a folder for the user alone, with those above it; returns its absolute path."""
+    absolute = posixpath.join(sftp.normalize("."), path)
+    parts = absolute.strip("/").split("/")
+    for number in range(1, len(parts) + 1):
+        folder = "/" + "/".join(parts[:number])
+        try:
+            sftp.stat(folder)
+        except FileNotFoundError:
+            sftp.mkdir(folder, 0o700)
+    return absolute
+
+
+def write_files(
+    sftp: paramiko.SFTPClient, folder: str, files: Mapping[str, RemoteFile], written: Callable[[str], None]
+) -> None:
+    """Writes files into a folder; tells the name of each that was written."""
+    for name, file in files.items():
+        with sftp.open(posixpath.join(folder, name), "w") as remote:
+            remote.chmod(file.mode)
+            # Not pipelined: paramiko then never looks at what became of the writes.
+            remote.write(file.content)
+        written(name)
+
+
+def with_file(
+    sftp: paramiko.SFTPClient, path: str, work: Callable[[paramiko.SFTPFile, paramiko.SFTPAttributes], ResultT]
+) -> ResultT:
+    """Does something with a file and what is known of it.
+
+    Raises:
+        FileNotFoundError: there is no such file that we may read.
+    """
+    try:
+        facts = sftp.stat(path)
+        if not stat.S_ISREG(facts.st_mode or 0):
+            raise FileNotFoundError(path)
+        with sftp.open(path, "r") as remote:
+            return work(remote, facts)
+    except PermissionError:
+        raise FileNotFoundError(path) from None
