@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 _ID = re.compile(
     r"(?P<job>(?P<base>[0-9]{1,20})(?P<task>_[0-9]{1,10}|_\[[0-9,:%.x-]+\])?(?:\+[0-9]{1,6})?)"
@@ -14,8 +15,7 @@ _CUT_ARRAY = re.compile(r"(?P<base>[0-9]{1,20})_\[[0-9,:%.x-]*\Z")
 _FRAGMENT = re.compile(r"[0-9][0-9A-Za-z_.+\[\],:%-]*\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class JobId:
+class JobId(NamedTuple):
     """An id taken apart.
 
     Attributes:
@@ -33,6 +33,7 @@ class JobId:
     cut: bool = False
 
 
+@lru_cache(256)
 def job_id(text: str) -> JobId | None:
     """Take an id apart: `123`, `123_4`, `999_[1-10%3]`, `4285795+0`, each also with a step (`123_4.batch`, `1.0+1`).
 
