@@ -9,7 +9,7 @@ from typing import Any
 
 from exporter.parsers import values
 from exporter.parsers.ids import JobId
-from exporter.parsers.moments import moments, settle
+from exporter.parsers.moments import Moments, moments, settle
 from exporter.parsers.states import cut_state_word, state_word
 from exporter.parsers.table import Row
 
@@ -22,7 +22,7 @@ _KEPT = 256
 
 Fields = dict[str, Any]
 Problems = dict[str, str]
-_Read = Callable[[str], Any]
+_Read = Callable[..., Any]
 
 
 def _name(cell: str) -> str | None:
@@ -31,6 +31,12 @@ def _name(cell: str) -> str | None:
 
 def _state(cell: str) -> tuple[str | None, int | None]:
     return (cut_state_word(cell.removesuffix("+")), None) if cell.endswith("+") else state_word(cell)
+
+
+def _moment(text: str, timezone: tzinfo) -> int | Moments | None:
+    """An epoch second, or where a local time occurs twice what it may mean."""
+    found = moments(text, timezone)
+    return found[0] if len(found) == 1 else found or None
 
 
 _COLUMNS: tuple[tuple[str, str, _Read], ...] = (
@@ -42,9 +48,9 @@ _COLUMNS: tuple[tuple[str, str, _Read], ...] = (
     ("exitcode", "exit_code", values.exit_code),
     ("elapsedraw", "elapsed_seconds", values.raw_seconds),
     ("elapsed", "elapsed", values.duration),
-    ("submit", "submit_time", moments),
-    ("start", "start_time", moments),
-    ("end", "end_time", moments),
+    ("submit", "submit_time", _moment),
+    ("start", "start_time", _moment),
+    ("end", "end_time", _moment),
     ("alloctres", "tres_allocated", values.tres),
     ("reqcpus", "req_cpus", values.count),
     ("alloccpus", "alloc_cpus", values.count),
@@ -81,6 +87,7 @@ _SELDOM_AGAIN = frozenset({"avecpu", "avediskread", "avediskwrite", "maxrss", "t
 """Columns whose cells are different in almost every row: to remember them costs more than to read them."""
 _MAY_BE_CUT = frozenset({"jobname", "user", "account", "partition", "state"})
 """Columns in which a cell that the width has cut is no fault: of a name nothing is known, a state may be completed."""
+_TIMES = {"submit": "submit_time", "start": "start_time", "end": "end_time"}
 _TELL_THE_SAME = (
     ("elapsedraw", "elapsed"),
     ("alloccpus", "ncpus"),
@@ -101,13 +108,17 @@ class RowReader:
     """
 
     def __init__(self, columns: Sequence[str], timezone: tzinfo) -> None:
+        self._pairs = [pair for pair in _TELL_THE_SAME if set(pair) <= set(columns)]
+        paired = {second for _, second in self._pairs}
+        names = _FIELDS | {second: _FIELDS[first] for first, second in _TELL_THE_SAME if second not in paired}
         unread = {"nnodes"} if "allocnodes" in columns else set()
         self._reads: list[tuple[str, str, _Read]] = []
-        for column, name, read in _COLUMNS:
+        for column, _, read in _COLUMNS:
             if column in columns and column not in unread:
-                in_zone = partial(moments, timezone=timezone) if read is moments else read
-                self._reads.append((column, name, in_zone if column in _SELDOM_AGAIN else lru_cache(_KEPT)(in_zone)))
-        self._pairs = [pair for pair in _TELL_THE_SAME if pair[1] in columns]
+                read_cell = partial(read, timezone=timezone) if column in _TIMES else read
+                kept = read_cell if column in _SELDOM_AGAIN else lru_cache(_KEPT)(read_cell)
+                self._reads.append((column, names[column], kept))
+        self._rounded_energy = "consumedenergy" in columns
         self._requested_memory = lru_cache(_KEPT)(values.requested_memory)
 
     def read(self, row: Row, identity: JobId) -> tuple[Fields, Problems]:
@@ -128,6 +139,7 @@ class RowReader:
                     problems[column] = str(error)
         if row.cut:
             self._forget_cut(row, found, problems)
+        self._take_apart(found)
         self._put_together(row, identity, found, problems)
         if len(problems) > 1:
             problems = dict(sorted(problems.items(), key=lambda each: _PLACES[each[0]]))
@@ -140,26 +152,32 @@ class RowReader:
                 if column not in _MAY_BE_CUT and row.cells[column]:
                     problems[column] = "cut by the column's width"
 
-    def _put_together(self, row: Row, identity: JobId, found: Fields, problems: Problems) -> None:
-        """Settle what depends on several cells."""
-        for first, second in self._pairs:
-            _agree(first, second, found, problems)
+    @staticmethod
+    def _take_apart(found: Fields) -> None:
+        """Make fields of cells that tell more than one thing."""
         if (pair := found.get("state")) is not None:
             found["state"], found["cancelled_by_uid"] = pair
         if (pair := found.get("exit_code")) is not None:
             found["exit_code"], found["signal"] = pair
-        _settle_times(found, problems)
         if (amounts := found.get("tres_allocated")) is not None:
-            found["tres_allocated"], found["billing_tres"] = dict(amounts), amounts.get("billing")
+            found["tres_allocated"], found["billing_tres"] = amounts.copy(), amounts.get("billing")
+
+    def _put_together(self, row: Row, identity: JobId, found: Fields, problems: Problems) -> None:
+        """Settle what depends on several cells."""
+        get = found.get
+        for first, second in self._pairs:
+            _agree(first, second, found, problems)
+        if tuple in {type(get("submit_time")), type(get("start_time")), type(get("end_time"))}:
+            _settle_times(found, problems)
         if "nnodes" in found:  # of what has started it is the same as AllocNodes, which the table doesn't have
             nodes = found.pop("nnodes")
-            if found.get("elapsed_seconds") or found.get("start_time") is not None:
+            if get("elapsed_seconds") or get("start_time") is not None:
                 found["alloc_nodes"] = nodes
         if "plannedcpu" in found or "planned_cpu_seconds" in found:
             found["planned_cpu_seconds"] = _planned_cpu(row, found, problems)
         if "memory_requested_bytes" in found:
             found["memory_requested_bytes"] = self._memory(identity, found, problems)
-        if "consumedenergy" in row.cells:
+        if self._rounded_energy:
             _settle_energy(row, found, problems)
 
     def _memory(self, identity: JobId, found: Fields, problems: Problems) -> float | None:
@@ -187,13 +205,14 @@ def _agree(first: str, second: str, found: Fields, problems: Problems) -> None:
 
 
 def _settle_times(found: Fields, problems: Problems) -> None:
-    submit, start, end = found.get("submit_time", ()), found.get("start_time", ()), found.get("end_time", ())
+    """Choose among what ambiguous times may mean."""
+    read = [found.get(name) for name in _TIMES.values()]
+    submit, start, end = (each if isinstance(each, tuple) else () if each is None else (each,) for each in read)
     settled = settle(submit, start, end, found.get("elapsed_seconds"))
-    found["submit_time"], found["start_time"], found["end_time"] = settled
-    if None in settled:
-        for column, possible, time in zip(("submit", "start", "end"), (submit, start, end), settled, strict=True):
-            if possible and time is None:
-                problems[column] = "a local time that occurs twice, or contradicts the others"
+    for (column, name), possible, time in zip(_TIMES.items(), read, settled, strict=True):
+        found[name] = time
+        if possible is not None and time is None:
+            problems[column] = "a local time that occurs twice, or contradicts the others"
 
 
 def _settle_energy(row: Row, found: Fields, problems: Problems) -> None:
@@ -216,7 +235,7 @@ def _planned_cpu(row: Row, found: Fields, problems: Problems) -> float | None:
         return None
     words = {row.cells.get("planned", "").upper(), row.cells.get("reserved", "").upper()}
     never = row.cells.get("start") == "None" or "INVALID" in words
-    started = bool(found.get("elapsed_seconds")) or found["start_time"] is not None
+    started = bool(found.get("elapsed_seconds")) or found.get("start_time") is not None
     if never or (found.get("state") in _ENDED_UNSTARTED and not started):
         return None
     planned, cpus = found.get("planned_seconds"), found.get("req_cpus")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import NamedTuple
 
 _ID = re.compile(
@@ -33,7 +32,6 @@ class JobId(NamedTuple):
     cut: bool = False
 
 
-@lru_cache(256)
 def job_id(text: str) -> JobId | None:
     """Take an id apart: `123`, `123_4`, `999_[1-10%3]`, `4285795+0`, each also with a step (`123_4.batch`, `1.0+1`).
 
@@ -43,7 +41,8 @@ def job_id(text: str) -> JobId | None:
     match = _ID.match(text)
     if match is None:
         return None
-    return JobId(text, match["job"], match["base"] if match["task"] else None, match["step"] is not None)
+    job, base, task, step = match.groups()
+    return JobId(text, job, base if task else None, step is not None)
 
 
 def cut_job_id(text: str) -> JobId | None:

@@ -33,13 +33,13 @@ def moments(text: str, timezone: tzinfo) -> Moments:
     Raises:
         ValueError: it is not a time, or one that the site's clocks skip.
     """
-    if text.casefold() in _NO_TIME:
-        return ()
     if _EPOCH.match(text):
         seconds = int(text)
         return (seconds,) if 0 < seconds < _END_OF_TIME else ()
     match = _LOCAL.match(text)
     if match is None:
+        if text.casefold() in _NO_TIME:
+            return ()
         raise ValueError("not a time")
     year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
     if not _FIRST_YEAR <= year <= _LAST_YEAR:

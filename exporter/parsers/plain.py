@@ -40,29 +40,34 @@ class PlainRows:
         self._layout = layout
         self.columns = layout.columns
 
-    def __iter__(self) -> Iterator[tuple[JobId, Row]]:
-        """Give each row with its id.
+    def __iter__(self) -> Iterator[list[tuple[JobId, Row]]]:
+        """Give the rows of each job, with their ids.
 
         Raises:
             NotPlainError: the text isn't plain; what was given of it before may be wrong.
         """
-        columns, delimiter, ends = self.columns, self._layout.delimiter, self._layout.ends
+        columns, delimiter, ends, id_name = self.columns, self._layout.delimiter, self._layout.ends, self._id_name
         width = len(columns) + ends
-        at = columns.index(self._id_name.lower())
+        at = columns.index(id_name.lower())
         seen: set[str] = set()
+        of_job: list[tuple[JobId, Row]] = []
         job = ""
         for number, line in enumerate(self._lines, 2):
             cells = line.split(delimiter)
-            if len(cells) != width or self._id_name in line or (ends and cells[-1]):
-                if line or next(self._lines, ""):
+            if len(cells) != width or id_name in line or (ends and cells[-1]):
+                if line or any(self._lines):  # anything but the end
                     raise NotPlainError
-                return
+                break
             identity = job_id(cells[at])
             if identity is None:
                 raise NotPlainError
             if identity.job != job:
-                job = identity.job
+                if of_job:
+                    yield of_job
+                job, of_job = identity.job, []
                 if job in seen:
                     raise NotPlainError
                 seen.add(job)
-            yield identity, Row(number, line, dict(zip(columns, cells, strict=False)))
+            of_job.append((identity, Row(number, line, dict(zip(columns, cells, strict=False)))))
+        if of_job:
+            yield of_job

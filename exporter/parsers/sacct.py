@@ -6,12 +6,11 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
-from itertools import groupby
 from math import inf
 from typing import TextIO
 
 from exporter.errors import InputError
-from exporter.parsers.accounting import Fields, RowReader
+from exporter.parsers.accounting import Fields, Problems, RowReader
 from exporter.parsers.agreement import agreed, agreed_fields
 from exporter.parsers.ids import JobId, cut_job_id, job_id
 from exporter.parsers.layout import Dialect
@@ -39,7 +38,7 @@ _TEXT = """
     JobName SubmitLine Comment AdminComment SystemComment Extra WorkDir StdErr StdIn StdOut Constraints Container WCKey
     Reservation ReservationReq Licenses McsLabel
 """
-_BY_STEP = ("maxrss", "tresusageintot")
+_BY_STEP = frozenset({"maxrss", "tresusageintot"})
 """Columns of which a job's own value is that of its largest step."""
 
 
@@ -86,8 +85,8 @@ class _Attempt:
     def marks(self) -> Iterator[str | tuple[int, int | None]]:
         """What two rows of one attempt have in common: their text, or their times, as a requeue submits anew."""
         yield self.row.text
-        if self.fields["submit_time"] is not None:
-            yield self.fields["submit_time"], self.fields["start_time"]
+        if self.fields.get("submit_time") is not None:
+            yield self.fields["submit_time"], self.fields.get("start_time")
 
     def settled(self, attempts: tuple[AccountingRecord, ...] = ()) -> AccountingRecord:
         """The record, with what follows from the steps."""
@@ -165,9 +164,9 @@ def _bare_lines(file: TextIO) -> Iterator[str]:
 def _pieces(rows: PlainRows, timezone: tzinfo) -> Iterator[Parsed[AccountingRecord]]:
     """Each job of a plain text, which tells nothing of a job but in its rows."""
     reader = RowReader(rows.columns, timezone)
-    for _, group in groupby(rows, key=lambda each: each[0].job):
+    for of_job in rows:
         collector = _Collector(reader)
-        for identity, row in group:
+        for identity, row in of_job:
             collector.add_row(identity, row, 0)
         collector.end_table()
         yield collector.parsed()
@@ -274,25 +273,25 @@ class _Collector:
         if attempt is not None:
             attempt.unclear.update(_BY_STEP)
 
-    def _read(self, identity: JobId, row: Row) -> tuple[Fields, set[str]] | None:
+    def _read(self, identity: JobId, row: Row) -> tuple[Fields, Problems] | None:
         fields, problems = self.reader.read(row, identity)
         if not problems:
-            return fields, set()
+            return fields, problems
         if row.joined:
             self._warn(row.line, row.text, "more cells than the header has, and not only in the name")
             return None
         reasons = "; ".join(f"{column}: {reason}" for column, reason in problems.items())
         self._warn(row.line, row.text, reasons)
-        return fields, set(problems)
+        return fields, problems
 
     def _add_job(self, identity: JobId, row: Row, table: int) -> None:
         read = self._read(identity, row)
         if read is None:
             self._blur(self._current)
             return
-        fields, garbled = read
+        fields, problems = read
         attempts = self._jobs.setdefault(identity.job, [])
-        attempt = _Attempt(identity.job, row, fields, table, unclear=garbled & set(_BY_STEP))
+        attempt = _Attempt(identity.job, row, fields, table, unclear=problems.keys() & _BY_STEP)
         if attempts and attempts[-1].table != table:
             self._repeated.add(identity.job)
             attempts.clear()
@@ -323,10 +322,10 @@ class _Collector:
         if read is None:
             self._blur(attempt)
             return
-        fields, garbled = read
+        fields, problems = read
         record = AccountingRecord(**fields)
-        if garbled:
-            attempt.unclear |= garbled & set(_BY_STEP)
+        if problems:
+            attempt.unclear |= problems.keys() & _BY_STEP
         earlier = attempt.step_rows.setdefault(identity.text, (row, len(attempt.steps)))
         if earlier[0] is row or identity.cut:
             attempt.steps.append(record)
@@ -349,12 +348,13 @@ class _Collector:
 
 def _order(attempts: list[_Attempt]) -> Callable[[_Attempt], tuple[float, ...]]:
     """How to sort attempts: by submission, then start, where all tell it; else as they were printed."""
-    if any(each.fields["submit_time"] is None for each in attempts):
-        if any(each.fields["start_time"] is None for each in attempts):
+
+    def time(each: _Attempt, name: str) -> float:
+        found: float | None = each.fields.get(name)
+        return inf if found is None else found
+
+    if any(time(each, "submit_time") == inf for each in attempts):
+        if any(time(each, "start_time") == inf for each in attempts):
             return lambda each: (each.row.line,)
-        return lambda each: (each.fields["start_time"], each.row.line)
-    return lambda each: (
-        each.fields["submit_time"],
-        inf if each.fields["start_time"] is None else each.fields["start_time"],
-        each.row.line,
-    )
+        return lambda each: (time(each, "start_time"), each.row.line)
+    return lambda each: (time(each, "submit_time"), time(each, "start_time"), each.row.line)

@@ -53,9 +53,9 @@ def integer(text: str) -> int | None:
     Raises:
         ValueError: it is not a plain number in ASCII digits.
     """
-    if is_unknown(text):
-        return None
     if not _INTEGER.match(text):
+        if is_unknown(text):
+            return None
         raise ValueError("not a number")
     number = int(text)
     return None if number in _SENTINELS and number > 2**16 else number
@@ -87,17 +87,21 @@ def duration(text: str) -> float | None:
     Raises:
         ValueError: it is none of these, or its minutes or seconds are beyond 59.
     """
-    if text.casefold() in _NO_DURATION:
-        return None
     match = _DURATION.match(text)
     if match is None:
+        if text.casefold() in _NO_DURATION:
+            return None
         raise ValueError("not a duration")
     days, hours, minutes, seconds, fraction = match.groups()
-    if int(minutes) > 59 or int(seconds) > 59 or (days is not None and int(hours) > 23):  # noqa: PLR2004 - of a clock
+    minute, second = int(minutes), int(seconds)
+    if minute > 59 or second > 59:  # noqa: PLR2004 - of a clock
         raise ValueError("not a duration")
-    if hours is not None and len(minutes) != 2:  # noqa: PLR2004 - printed with two digits after hours
-        raise ValueError("not a duration")
-    total = int(days or 0) * 86400 + int(hours or 0) * 3600 + int(minutes) * 60 + int(seconds)
+    total = minute * 60 + second
+    if hours is not None:
+        hour = int(hours)
+        if len(minutes) != 2 or (days is not None and hour > 23):  # noqa: PLR2004 - two digits after hours
+            raise ValueError("not a duration")
+        total += int(days or 0) * 86400 + hour * 3600
     return float(total) if fraction is None else float(f"{total}{fraction}")
 
 
@@ -107,7 +111,7 @@ def raw_seconds(text: str) -> float | None:
     Raises:
         ValueError: it is not a plain number.
     """
-    if text.casefold() in _NO_DURATION:
+    if not text.isdecimal() and text.casefold() in _NO_DURATION:
         return None
     number = integer(text)
     return None if number is None else float(number)
@@ -139,10 +143,14 @@ def size(text: str) -> float | None:
     Raises:
         ValueError: it is not a size, or one beyond an exbibyte.
     """
-    if is_unknown(text):
-        return None
-    amount = _scaled(text, _BINARY)
-    if amount > 2**16 and amount in _SENTINEL_SIZES and _INTEGER.match(text) and int(text) in _SENTINELS:
+    match = _SCALED.match(text)
+    if match is None:
+        if is_unknown(text):
+            return None
+        raise ValueError("not a number with a unit")
+    number, unit = match.groups()
+    amount = float(number) * _BINARY[unit]
+    if amount in _SENTINEL_SIZES and _INTEGER.match(text) and int(text) in _SENTINELS and amount > 2**16:
         return None
     if amount >= _LARGEST_BYTES:
         raise ValueError("not a size a job can have")
