@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import tzinfo
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 from exporter.parsers import values
@@ -33,12 +33,6 @@ def _state(cell: str) -> tuple[str | None, int | None]:
     return (cut_state_word(cell.removesuffix("+")), None) if cell.endswith("+") else state_word(cell)
 
 
-def _moment(text: str, timezone: tzinfo) -> int | Moments | None:
-    """An epoch second, or where a local time occurs twice what it may mean."""
-    found = moments(text, timezone)
-    return found[0] if len(found) == 1 else found or None
-
-
 _COLUMNS: tuple[tuple[str, str, _Read], ...] = (
     ("jobname", "job_name", _name),
     ("user", "user", _name),
@@ -48,9 +42,9 @@ _COLUMNS: tuple[tuple[str, str, _Read], ...] = (
     ("exitcode", "exit_code", values.exit_code),
     ("elapsedraw", "elapsed_seconds", values.raw_seconds),
     ("elapsed", "elapsed", values.duration),
-    ("submit", "submit_time", _moment),
-    ("start", "start_time", _moment),
-    ("end", "end_time", _moment),
+    ("submit", "submit_time", moments),
+    ("start", "start_time", moments),
+    ("end", "end_time", moments),
     ("alloctres", "tres_allocated", values.tres),
     ("reqcpus", "req_cpus", values.count),
     ("alloccpus", "alloc_cpus", values.count),
@@ -108,6 +102,8 @@ class RowReader:
     """
 
     def __init__(self, columns: Sequence[str], timezone: tzinfo) -> None:
+        self._timezone = timezone
+        self._ambiguous = False
         self._pairs = [pair for pair in _TELL_THE_SAME if set(pair) <= set(columns)]
         paired = {second for _, second in self._pairs}
         names = _FIELDS | {second: _FIELDS[first] for first, second in _TELL_THE_SAME if second not in paired}
@@ -115,7 +111,7 @@ class RowReader:
         self._reads: list[tuple[str, str, _Read]] = []
         for column, _, read in _COLUMNS:
             if column in columns and column not in unread:
-                read_cell = partial(read, timezone=timezone) if column in _TIMES else read
+                read_cell = self._moment if column in _TIMES else read
                 kept = read_cell if column in _SELDOM_AGAIN else lru_cache(_KEPT)(read_cell)
                 self._reads.append((column, names[column], kept))
         self._rounded_energy = "consumedenergy" in columns
@@ -160,14 +156,14 @@ class RowReader:
         if (pair := found.get("exit_code")) is not None:
             found["exit_code"], found["signal"] = pair
         if (amounts := found.get("tres_allocated")) is not None:
-            found["tres_allocated"], found["billing_tres"] = amounts.copy(), amounts.get("billing")
+            found["billing_tres"] = amounts.get("billing")
 
     def _put_together(self, row: Row, identity: JobId, found: Fields, problems: Problems) -> None:
         """Settle what depends on several cells."""
         get = found.get
         for first, second in self._pairs:
             _agree(first, second, found, problems)
-        if tuple in {type(get("submit_time")), type(get("start_time")), type(get("end_time"))}:
+        if self._ambiguous:
             _settle_times(found, problems)
         if "nnodes" in found:  # of what has started it is the same as AllocNodes, which the table doesn't have
             nodes = found.pop("nnodes")
@@ -179,6 +175,12 @@ class RowReader:
             found["memory_requested_bytes"] = self._memory(identity, found, problems)
         if self._rounded_energy:
             _settle_energy(row, found, problems)
+
+    def _moment(self, text: str) -> int | Moments | None:
+        """Read a time as an epoch second, or where it occurs twice as all that it may mean."""
+        found = moments(text, self._timezone)
+        self._ambiguous = self._ambiguous or len(found) > 1
+        return found[0] if len(found) == 1 else found or None
 
     def _memory(self, identity: JobId, found: Fields, problems: Problems) -> float | None:
         text = found["memory_requested_bytes"]

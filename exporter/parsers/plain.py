@@ -7,11 +7,15 @@ to make of it and needs the whole text for that.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 
 from exporter.parsers.ids import JobId, job_id
 from exporter.parsers.layout import Delimited, Dialect, find_layout
 from exporter.parsers.table import Row
+
+_USUAL_STEPS = frozenset({"batch", "extern", "0"})
 
 
 class NotPlainError(Exception):
@@ -40,34 +44,47 @@ class PlainRows:
         self._layout = layout
         self.columns = layout.columns
 
-    def __iter__(self) -> Iterator[list[tuple[JobId, Row]]]:
-        """Give the rows of each job, with their ids.
+    def __iter__(self) -> Iterator[tuple[JobId, Row]]:
+        """Give each row with its id.
 
         Raises:
             NotPlainError: the text isn't plain; what was given of it before may be wrong.
         """
-        columns, delimiter, ends, id_name = self.columns, self._layout.delimiter, self._layout.ends, self._id_name
-        width = len(columns) + ends
-        at = columns.index(id_name.lower())
-        seen: set[str] = set()
-        of_job: list[tuple[JobId, Row]] = []
-        job = ""
+        columns = self.columns
+        for number, line, cells, identity in self._looked_at():
+            yield identity, Row(number, line, dict(zip(columns, cells, strict=False)))
+
+    def check(self) -> None:
+        """Look at every row.
+
+        Raises:
+            NotPlainError: the text isn't plain.
+        """
+        for _ in self._looked_at():
+            pass
+
+    def _looked_at(self) -> Iterator[tuple[int, str, list[str], JobId]]:
+        delimiter, ends, id_name = self._layout.delimiter, self._layout.ends, self._id_name
+        width = len(self.columns) + ends
+        at = self.columns.index(id_name.lower())
+        jobs = array("q")
+        before, steps = JobId("", "", None, is_step=False), "."
         for number, line in enumerate(self._lines, 2):
             cells = line.split(delimiter)
             if len(cells) != width or id_name in line or (ends and cells[-1]):
                 if line or any(self._lines):  # anything but the end
                     raise NotPlainError
                 break
-            identity = job_id(cells[at])
+            cell = cells[at]
+            if cell.startswith(steps) and cell[len(steps) :] in _USUAL_STEPS:
+                yield number, line, cells, JobId(cell, before.job, before.array, is_step=True)
+                continue
+            identity = job_id(cell)
             if identity is None:
                 raise NotPlainError
-            if identity.job != job:
-                if of_job:
-                    yield of_job
-                job, of_job = identity.job, []
-                if job in seen:
-                    raise NotPlainError
-                seen.add(job)
-            of_job.append((identity, Row(number, line, dict(zip(columns, cells, strict=False)))))
-        if of_job:
-            yield of_job
+            if identity.job != before.job:
+                before, steps = identity, f"{identity.job}."
+                jobs.append(hash(identity.job))
+            yield number, line, cells, identity
+        if any(one == next_one for one, next_one in pairwise(sorted(jobs))):
+            raise NotPlainError  # a job comes again, after others

@@ -63,6 +63,7 @@ _DIALECT = Dialect(
 )
 
 
+_PIECE_JOBS = 4
 _INSTEAD = "type: sacct -P -j JOBID -o JobID,JobName,State,ExitCode,Elapsed"
 _SAYS_ERROR = re.compile(r"\S{1,40} error: |\S{1,40}: error: ")
 _MARKED = re.compile(r"(?:.*\s)?[0-9]\S*\+(?=\s|\Z)|\s*[0-9].*\S\+(?=\s|\Z)")
@@ -144,8 +145,7 @@ def parse_file(file: TextIO, *, timezone: tzinfo = UTC) -> Iterator[Parsed[Accou
         InputError: as `parse` does, before the first piece.
     """
     try:
-        for _ in PlainRows(_bare_lines(file), _DIALECT):
-            pass
+        PlainRows(_bare_lines(file), _DIALECT).check()
     except NotPlainError:
         file.seek(0)
         yield _parse_any(file.read(), timezone)
@@ -162,14 +162,17 @@ def _bare_lines(file: TextIO) -> Iterator[str]:
 
 
 def _pieces(rows: PlainRows, timezone: tzinfo) -> Iterator[Parsed[AccountingRecord]]:
-    """Each job of a plain text, which tells nothing of a job but in its rows."""
+    """Some jobs of a plain text after others; it tells nothing of a job but in its rows."""
     reader = RowReader(rows.columns, timezone)
-    for of_job in rows:
-        collector = _Collector(reader)
-        for identity, row in of_job:
-            collector.add_row(identity, row, 0)
-        collector.end_table()
-        yield collector.parsed()
+    collector, job, count = _Collector(reader), "", 0
+    for identity, row in rows:
+        if identity.job != job:
+            job, count = identity.job, count + 1
+            if count % _PIECE_JOBS == 0:
+                yield collector.parsed()
+                collector = _Collector(reader)
+        collector.add_row(identity, row, 0)
+    yield collector.parsed()
 
 
 def _parse_any(text: str, timezone: tzinfo) -> Parsed[AccountingRecord]:
@@ -261,6 +264,7 @@ class _Collector:
 
     def parsed(self) -> Parsed[AccountingRecord]:
         """The jobs in the order of the text."""
+        self.end_table()
         records = tuple(self._settled(job, attempts) for job, attempts in self._jobs.items())
         return Parsed(records, tuple(sorted(self._warnings, key=lambda each: each.line)))
 

@@ -1,8 +1,8 @@
 """The field's Python peers on the same rows, each as the program that its users start.
 
-Both ask `sacct` themselves; here that is a script that prints a file made beforehand, in the columns and the form that
-they ask for. They do other work than `rayslurm parse` (reportseff prints a table of efficiencies from 12 columns,
-slurm2sql fills an SQLite database from 60), so the ratios say how they compare, and there is no target.
+Both ask `sacct` themselves; here that is a script that prints the rows in the columns and the form that they ask for,
+made before anything is measured. They do other work than `rayslurm parse`: reportseff prints a table of efficiencies,
+slurm2sql fills an SQLite database. So the table says what they took, and there is no target.
 """
 
 from __future__ import annotations
@@ -12,27 +12,70 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from functools import partial
-from importlib.metadata import version
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tests.bench.measured import Line, beside, milliseconds, taking_turns
-from tests.bench.rows import cells, lines, table
+from tests.bench.parsing import ROWS
+from tests.bench.rows import table
 
-ROWS = 100_000
-VENV = Path("build/bench-venv")
+ROOT = Path(__file__).parents[2]
+VENV = ROOT / "build/bench-venv"
 
-_SACCT = """\
-#!/bin/sh
-for word; do
-  case $word in
-    --helpformat) exec cat {folder}/fields ;;
-    --format=*) exec cat {folder}/rows ;;
-    -o) shift; exec cat {folder}/rows ;;
-  esac
-done
-"""
+_SCRIPT = "#!/bin/sh\nexec '{python}' -m tests.bench.fake_sacct \"$@\"\n"
 _COUNT = "import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute('select count(*) from slurm').fetchone()[0])"
-del _COUNT
+
+
+def measure() -> Iterator[Line]:
+    """Measures each peer that is installed, as a whole process, beside `rayslurm parse`."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        environment = _site(folder)
+        text, database = folder / "sacct.txt", folder / "slurm.db"
+        text.write_text(table(ROWS), encoding="utf-8")
+        ours = [str(Path(sys.executable).with_name("rayslurm")), "parse", "sacct", str(text), "--json"]
+        peers = {
+            "reportseff": ["reportseff", "--since", "2026-01-01", "--no-color"],
+            "slurm2sql": ["slurm2sql", str(database), "-a"],
+        }
+        for peer, words in peers.items():
+            what = f"rayslurm parse sacct --json, {ROWS:,} rows"
+            if not (VENV / "bin" / peer).exists():
+                yield Line(what, "", f"{peer}: could not be installed")
+                continue
+            theirs = [str(VENV / "bin" / peer), *words[1:]]
+            fault = _fault(theirs, environment, peer, database)
+            if fault:
+                yield Line(what, "", f"{peer}: does not run here: {fault}")
+                continue
+            took = taking_turns(
+                {"ours": lambda: _run(ours, environment), "theirs": lambda: _run(theirs, environment)}, rounds=3
+            )
+            against = f"{peer} {milliseconds(took['theirs'])}"
+            yield beside(what, milliseconds(took["ours"]), against, took["ours"] / took["theirs"])
+
+
+def _site(folder: Path) -> dict[str, str]:
+    """Makes the commands that the peers ask, and returns the environment in which they are found."""
+    for command, text in (("sacct", _SCRIPT.format(python=sys.executable)), ("scontrol", "#!/bin/sh\n")):
+        (folder / command).write_text(text, encoding="utf-8")
+        (folder / command).chmod(0o755)
+    path = f"{folder}:{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "TZ": "UTC", "BENCH_SACCT": f"{folder}:{ROWS}"}
+
+
+def _run(words: list[str], environment: Mapping[str, str]) -> None:
+    subprocess.run(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+
+
+def _fault(words: list[str], environment: Mapping[str, str], peer: str, database: Path) -> str:
+    """Runs a peer once, so that its rows are made, and says what is wrong with it: it must have read every row."""
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        return (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1][:100]
+    if peer == "slurm2sql":
+        count = subprocess.run([sys.executable, "-c", _COUNT, str(database)], capture_output=True, text=True, check=True)
+        found, expected = int(count.stdout), ROWS
+    else:
+        found, expected = len(done.stdout.strip().splitlines()) - 1, (ROWS + 3) // 4
+    return "" if found == expected else f"read {found} of {expected}"
