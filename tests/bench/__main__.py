@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.bench import parsing, peers, starting
+from tests.bench import parsing, peers, serving, starting
 from tests.bench.measured import Line, show, write
 
 EVIDENCE = Path("build/bench.json")
@@ -13,7 +13,7 @@ EVIDENCE = Path("build/bench.json")
 
 def main() -> None:
     lines: list[Line] = []
-    for part in (starting, parsing, peers):
+    for part in (serving, parsing, starting, peers):
         print(f"measuring: {part.__name__.rpartition('.')[2]} ...", file=sys.stderr, flush=True)
         lines += part.measure()
     write(lines, EVIDENCE)

@@ -13,8 +13,8 @@ from pathlib import Path
 from tests.bench.rows import cells, lines
 
 _COLUMNS = """
-    JobID JobIDRaw JobName User Group Account State Timelimit Elapsed Submit Start End Partition ExitCode ReqNodes NNodes
-    NTasks AllocNodes AllocTRES TRESUsageInTot NCPUS ReqCPUS AllocCPUS CPUTime TotalCPU ReqMem MaxRSS AveDiskRead
+    JobID JobIDRaw JobName User Group Account State Timelimit Elapsed Submit Start End Partition ExitCode ReqNodes
+    NNodes NTasks AllocNodes AllocTRES TRESUsageInTot NCPUS ReqCPUS AllocCPUS CPUTime TotalCPU ReqMem MaxRSS AveDiskRead
     AveDiskWrite ConsumedEnergyRaw
 """
 

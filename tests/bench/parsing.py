@@ -45,9 +45,7 @@ def measure() -> Iterator[Line]:
     grown = many / few
     target = f"flat: <= {_MEMORY_GROWS:g} x"
     against = f"{ROWS // 10:,} rows {few:.1f} MB"
-    yield Line(
-        f"memory of that for {ROWS:,} rows", f"{many:.1f} MB", against, grown, target, grown <= _MEMORY_GROWS
-    )
+    yield Line(f"memory of that for {ROWS:,} rows", f"{many:.1f} MB", against, grown, target, grown <= _MEMORY_GROWS)
 
 
 def _split(text: str) -> None:

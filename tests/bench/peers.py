@@ -7,12 +7,14 @@ slurm2sql fills an SQLite database. So the table says what they took, and there 
 
 from __future__ import annotations
 
-import json
 import os
+import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 from tests.bench.measured import Line, beside, milliseconds, taking_turns
@@ -23,7 +25,6 @@ ROOT = Path(__file__).parents[2]
 VENV = ROOT / "build/bench-venv"
 
 _SCRIPT = "#!/bin/sh\nexec '{python}' -m tests.bench.fake_sacct \"$@\"\n"
-_COUNT = "import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute('select count(*) from slurm').fetchone()[0])"
 
 
 def measure() -> Iterator[Line]:
@@ -35,23 +36,25 @@ def measure() -> Iterator[Line]:
         text.write_text(table(ROWS), encoding="utf-8")
         ours = [str(Path(sys.executable).with_name("rayslurm")), "parse", "sacct", str(text), "--json"]
         peers = {
-            "reportseff": ["reportseff", "--since", "2026-01-01", "--no-color"],
-            "slurm2sql": ["slurm2sql", str(database), "-a"],
+            "reportseff": ("reportseff, 12 columns to a table", ["--since", "2026-01-01", "--no-color"]),
+            "slurm2sql": ("slurm2sql, 50 columns to SQLite", [str(database), "-a"]),
         }
-        for peer, words in peers.items():
-            what = f"rayslurm parse sacct --json, {ROWS:,} rows"
+        what = f"rayslurm parse sacct --json, {ROWS:,} rows"
+        for peer, (does, words) in peers.items():
             if not (VENV / "bin" / peer).exists():
                 yield Line(what, "", f"{peer}: could not be installed")
                 continue
-            theirs = [str(VENV / "bin" / peer), *words[1:]]
+            theirs = [str(VENV / "bin" / peer), *words]
             fault = _fault(theirs, environment, peer, database)
             if fault:
                 yield Line(what, "", f"{peer}: does not run here: {fault}")
                 continue
-            took = taking_turns(
-                {"ours": lambda: _run(ours, environment), "theirs": lambda: _run(theirs, environment)}, rounds=3
-            )
-            against = f"{peer} {milliseconds(took['theirs'])}"
+            works: dict[str, Callable[[], object]] = {
+                "ours": partial(_run, ours, environment),
+                "theirs": partial(_run, theirs, environment),
+            }
+            took = taking_turns(works, rounds=3)
+            against = f"{does} {milliseconds(took['theirs'])}"
             yield beside(what, milliseconds(took["ours"]), against, took["ours"] / took["theirs"])
 
 
@@ -74,8 +77,8 @@ def _fault(words: list[str], environment: Mapping[str, str], peer: str, database
     if done.returncode:
         return (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1][:100]
     if peer == "slurm2sql":
-        count = subprocess.run([sys.executable, "-c", _COUNT, str(database)], capture_output=True, text=True, check=True)
-        found, expected = int(count.stdout), ROWS
+        with closing(sqlite3.connect(database)) as opened:
+            found, expected = opened.execute("SELECT count(*) FROM slurm").fetchone()[0], ROWS
     else:
         found, expected = len(done.stdout.strip().splitlines()) - 1, (ROWS + 3) // 4
     return "" if found == expected else f"read {found} of {expected}"

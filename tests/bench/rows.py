@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from exporter.client.commands import SACCT_FIELDS
 
@@ -70,7 +70,7 @@ def _job(job_id: int, chance: random.Random) -> Iterator[dict[str, str]]:
         })  # fmt: skip
 
 
-def _text(row: dict[str, object]) -> dict[str, str]:
+def _text(row: Mapping[str, object]) -> dict[str, str]:
     return {column: str(value) for column, value in row.items()}
 
 
