@@ -135,7 +135,7 @@ class RowReader:
                     problems[column] = str(error)
         if row.cut:
             self._forget_cut(row, found, problems)
-        self._take_apart(found)
+        _take_apart(found)
         self._put_together(row, identity, found, problems)
         if len(problems) > 1:
             problems = dict(sorted(problems.items(), key=lambda each: _PLACES[each[0]]))
@@ -147,16 +147,6 @@ class RowReader:
                 found.pop(name, None)
                 if column not in _MAY_BE_CUT and row.cells[column]:
                     problems[column] = "cut by the column's width"
-
-    @staticmethod
-    def _take_apart(found: Fields) -> None:
-        """Make fields of cells that tell more than one thing."""
-        if (pair := found.get("state")) is not None:
-            found["state"], found["cancelled_by_uid"] = pair
-        if (pair := found.get("exit_code")) is not None:
-            found["exit_code"], found["signal"] = pair
-        if (amounts := found.get("tres_allocated")) is not None:
-            found["billing_tres"] = amounts.get("billing")
 
     def _put_together(self, row: Row, identity: JobId, found: Fields, problems: Problems) -> None:
         """Settle what depends on several cells."""
@@ -193,6 +183,16 @@ class RowReader:
         except ValueError as error:
             problems["reqmem"] = str(error)
             return None
+
+
+def _take_apart(found: Fields) -> None:
+    """Make fields of cells that tell more than one thing."""
+    if (pair := found.get("state")) is not None:
+        found["state"], found["cancelled_by_uid"] = pair
+    if (pair := found.get("exit_code")) is not None:
+        found["exit_code"], found["signal"] = pair
+    if (amounts := found.get("tres_allocated")) is not None:
+        found["billing_tres"] = amounts.get("billing")
 
 
 def _agree(first: str, second: str, found: Fields, problems: Problems) -> None:

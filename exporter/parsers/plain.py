@@ -67,8 +67,8 @@ class PlainRows:
         delimiter, ends, id_name = self._layout.delimiter, self._layout.ends, self._id_name
         width = len(self.columns) + ends
         at = self.columns.index(id_name.lower())
-        jobs = array("q")
-        before, steps = JobId("", "", None, is_step=False), "."
+        jobs, highest, in_order = array("q"), -1, True
+        before, steps = JobId("", "", None, is_step=False), "\n"  # which begins no cell
         for number, line in enumerate(self._lines, 2):
             cells = line.split(delimiter)
             if len(cells) != width or id_name in line or (ends and cells[-1]):
@@ -77,7 +77,7 @@ class PlainRows:
                 break
             cell = cells[at]
             if cell.startswith(steps) and cell[len(steps) :] in _USUAL_STEPS:
-                yield number, line, cells, JobId(cell, before.job, before.array, is_step=True)
+                yield number, line, cells, JobId(cell, before.job, before.array, True)
                 continue
             identity = job_id(cell)
             if identity is None:
@@ -85,6 +85,8 @@ class PlainRows:
             if identity.job != before.job:
                 before, steps = identity, f"{identity.job}."
                 jobs.append(hash(identity.job))
+                job_number = int(identity.job) if identity.job.isdecimal() else -1
+                in_order, highest = in_order and job_number > highest, job_number
             yield number, line, cells, identity
-        if any(one == next_one for one, next_one in pairwise(sorted(jobs))):
+        if not in_order and any(one == next_one for one, next_one in pairwise(sorted(jobs))):
             raise NotPlainError  # a job comes again, after others

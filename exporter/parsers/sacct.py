@@ -64,6 +64,7 @@ _DIALECT = Dialect(
 
 
 _PIECE_JOBS = 4
+"""So many jobs are put together at once; with more, their rows no longer fit where the processor is fast."""
 _INSTEAD = "type: sacct -P -j JOBID -o JobID,JobName,State,ExitCode,Elapsed"
 _SAYS_ERROR = re.compile(r"\S{1,40} error: |\S{1,40}: error: ")
 _MARKED = re.compile(r"(?:.*\s)?[0-9]\S*\+(?=\s|\Z)|\s*[0-9].*\S\+(?=\s|\Z)")
@@ -83,11 +84,11 @@ class _Attempt:
     step_rows: dict[str, tuple[Row, int]] = field(default_factory=dict)
     unclear: set[str] = field(default_factory=set)
 
-    def marks(self) -> Iterator[str | tuple[int, int | None]]:
+    def marks(self) -> tuple[object, object]:
         """What two rows of one attempt have in common: their text, or their times, as a requeue submits anew."""
-        yield self.row.text
-        if self.fields.get("submit_time") is not None:
-            yield self.fields["submit_time"], self.fields.get("start_time")
+        submit = self.fields.get("submit_time")
+        text = self.row.text
+        return text, text if submit is None else (submit, self.fields.get("start_time"))
 
     def settled(self, attempts: tuple[AccountingRecord, ...] = ()) -> AccountingRecord:
         """The record, with what follows from the steps."""
@@ -98,8 +99,12 @@ class _Attempt:
     def _largest(self, column: str, name: str) -> float | None:
         if column in self.unclear:
             return None
-        values = [self.fields.get(name), *(getattr(step, name) for step in self.steps)]
-        return max((value for value in values if value is not None), default=None)
+        largest: float | None = self.fields.get(name)
+        for step in self.steps:
+            value: float | None = getattr(step, name)
+            if value is not None and (largest is None or value > largest):
+                largest = value
+        return largest
 
 
 def parse(text: str, *, timezone: tzinfo = UTC) -> Parsed[AccountingRecord]:
@@ -121,14 +126,15 @@ def parse(text: str, *, timezone: tzinfo = UTC) -> Parsed[AccountingRecord]:
         InputError: the text has no header of sacct's, is JSON, or has cut cells; quotes the line and says what to type
             instead.
     """
+    records: list[AccountingRecord] = []
+    warnings: list[ParseWarning] = []
     try:
-        pieces = list(_pieces(PlainRows(lines_of(text), _DIALECT), timezone))
+        for piece in _pieces(PlainRows(lines_of(text), _DIALECT), timezone):
+            records += piece.records
+            warnings += piece.warnings
     except NotPlainError:
         return _parse_any(text, timezone)
-    return Parsed(
-        tuple(record for piece in pieces for record in piece.records),
-        tuple(warning for piece in pieces for warning in piece.warnings),
-    )
+    return Parsed(tuple(records), tuple(warnings))
 
 
 def parse_file(file: TextIO, *, timezone: tzinfo = UTC) -> Iterator[Parsed[AccountingRecord]]:
@@ -224,7 +230,7 @@ class _Collector:
         self._warnings: list[ParseWarning] = []
         self._jobs: dict[str, list[_Attempt]] = {}
         self._repeated: set[str] = set()
-        self._seen: dict[tuple[int, str, str | tuple[int, int | None]], _Attempt] = {}
+        self._seen: dict[tuple[int, str, object], _Attempt] = {}
         self._lost: set[str] = set()
         self._waiting: list[tuple[JobId, Row]] = []
         self._current: _Attempt | None = None
@@ -277,31 +283,26 @@ class _Collector:
         if attempt is not None:
             attempt.unclear.update(_BY_STEP)
 
-    def _read(self, identity: JobId, row: Row) -> tuple[Fields, Problems] | None:
-        fields, problems = self.reader.read(row, identity)
-        if not problems:
-            return fields, problems
+    def _understood(self, row: Row, problems: Problems) -> bool:
+        """Whether a row with problems may be used but for these."""
         if row.joined:
             self._warn(row.line, row.text, "more cells than the header has, and not only in the name")
-            return None
-        reasons = "; ".join(f"{column}: {reason}" for column, reason in problems.items())
-        self._warn(row.line, row.text, reasons)
-        return fields, problems
+            return False
+        self._warn(row.line, row.text, "; ".join(f"{column}: {reason}" for column, reason in problems.items()))
+        return True
 
     def _add_job(self, identity: JobId, row: Row, table: int) -> None:
-        read = self._read(identity, row)
-        if read is None:
+        fields, problems = self.reader.read(row, identity)
+        if problems and not self._understood(row, problems):
             self._blur(self._current)
             return
-        fields, problems = read
         attempts = self._jobs.setdefault(identity.job, [])
         attempt = _Attempt(identity.job, row, fields, table, unclear=problems.keys() & _BY_STEP)
         if attempts and attempts[-1].table != table:
             self._repeated.add(identity.job)
             attempts.clear()
-        earlier = next(
-            (each for mark in attempt.marks() if (each := self._seen.get((table, identity.job, mark)))), None
-        )
+        marks = [(table, identity.job, mark) for mark in attempt.marks()]
+        earlier = self._seen.get(marks[0]) or self._seen.get(marks[1])
         if earlier is None:
             attempts.append(attempt)
         else:
@@ -310,8 +311,8 @@ class _Collector:
             earlier.fields = agreed_fields(earlier.fields, fields)
             earlier.unclear |= attempt.unclear
         self._current = earlier or attempt
-        for mark in attempt.marks():
-            self._seen.setdefault((table, identity.job, mark), self._current)
+        for mark in marks:
+            self._seen.setdefault(mark, self._current)
 
     def _add_step(self, identity: JobId, row: Row) -> None:
         attempts = self._jobs.get(identity.job)
@@ -322,14 +323,13 @@ class _Collector:
             self._attach(identity, row, current if current and current.job == identity.job else attempts[-1])
 
     def _attach(self, identity: JobId, row: Row, attempt: _Attempt) -> None:
-        read = self._read(identity, row)
-        if read is None:
-            self._blur(attempt)
-            return
-        fields, problems = read
-        record = AccountingRecord(**fields)
+        fields, problems = self.reader.read(row, identity)
         if problems:
+            if not self._understood(row, problems):
+                self._blur(attempt)
+                return
             attempt.unclear |= problems.keys() & _BY_STEP
+        record = AccountingRecord(**fields)
         earlier = attempt.step_rows.setdefault(identity.text, (row, len(attempt.steps)))
         if earlier[0] is row or identity.cut:
             attempt.steps.append(record)
