@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PEERS := build/bench-venv
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-check test crash-test lint lab lab-down bench render lock clean
@@ -39,8 +40,14 @@ lint: $(STAMP) ## Check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(STAMP) ## Measure speed, as ratios within one run
-	$(BIN)/python -m pytest tests/bench -s
+bench: $(STAMP) ## Measure speed as ratios within one run, beside a bare Python, prometheus_client and the field's peers
+	@$(MAKE) --no-print-directory $(PEERS)/.installed || echo "the peers could not be installed: they are LEFT OUT" >&2
+	$(BIN)/python -m tests.bench
+
+$(PEERS)/.installed: requirements-bench.lock
+	$(PYTHON) -m venv --clear $(PEERS)
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
+	@touch $@
 
 render: $(STAMP) ## Make the dashboards' JSON and the list of metrics anew
 	$(BIN)/python -m grafana.build
@@ -55,6 +62,8 @@ lab-down: ## End the lab and remove every trace of it (but Ray's cache: tests/la
 lock: ## Choose newer versions of the development environment (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-emit-find-links --no-header --group dev --extra dashboards --upgrade pyproject.toml -o requirements-dev.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-emit-find-links --no-header --group pyproject.toml:bench --upgrade -o requirements-bench.lock
 
 clean: ## Remove what was made here
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

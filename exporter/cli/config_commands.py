@@ -11,6 +11,11 @@ from exporter.errors import ConfigError
 app = typer.Typer(help="The configuration file.", no_args_is_help=True)
 
 
+def register(top: typer.Typer) -> None:
+    """Adds the commands."""
+    top.add_typer(app, name="config")
+
+
 @app.callback()
 def _group() -> None:
     """Keeps `config` a group, also while it has one command only."""

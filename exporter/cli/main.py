@@ -1,27 +1,64 @@
-"""`rayslurm`: the groups of commands put together, and what errors become."""
+"""`rayslurm`: the commands put together, each loaded when it is called, and what errors become."""
 
 from __future__ import annotations
 
+import importlib
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from exporter import __version__
-from exporter.cli import config_commands, demo_command, job_commands, parse_command, serve_command, sites_command
 from exporter.errors import RayslurmError
+
+COMMANDS = {
+    "serve": ("serve_command", "Follow the jobs of all sites and serve /metrics, until interrupted."),
+    "demo": ("demo_command", "Show rayslurm at work on practice sites on this machine, without an account."),
+    "launch": ("job_commands", "Start a Ray cluster as a Slurm job."),
+    "track": ("job_commands", "Follow a job that was submitted by hand; of an array, all its tasks."),
+    "cancel": ("job_commands", "Cancel a job."),
+    "logs": ("job_commands", "Show the end of what a job has printed."),
+    "status": ("job_commands", "Show the jobs that are followed, as they were last seen."),
+    "parse": ("parse_command", "Read what a site printed and show the records."),
+    "config": ("config_commands", "The configuration file."),
+    "sites": ("sites_command", "What rayslurm knows of the sites, with page and date."),
+}
+"""Each command's module in this folder, and what `--help` says of it without loading that: the command's first line."""
+
+
+class _OnDemand(TyperGroup):
+    """Knows its commands by name and first line; the one that is called is loaded in its place."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command and load(name or ""), rest
+
+
+def load(name: str) -> Any:
+    """Returns a command, of which only now all is imported that it needs."""
+    part = typer.Typer()
+    importlib.import_module(f"exporter.cli.{COMMANDS[name][0]}").register(part)
+    group = typer.main.get_group(part)
+    return group.commands[name]
+
 
 app = typer.Typer(
     name="rayslurm",
+    cls=_OnDemand,
     help="Runs Ray clusters as Slurm jobs and exports what they cost, how well they are used and whether their "
     "tunnels live.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-app.add_typer(config_commands.app, name="config")
-app.add_typer(sites_command.app, name="sites")
-for _module in (serve_command, demo_command, job_commands, parse_command):
-    _module.register(app)
+
+
+def _stand_in() -> None:
+    """Stands for a command that isn't loaded yet."""
+
+
+for _name, (_, _first_line) in COMMANDS.items():
+    app.command(_name, help=_first_line)(_stand_in)
 
 
 def _print_version(wanted: bool) -> None:

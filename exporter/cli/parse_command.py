@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import io
+import json
+import shutil
 import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated, Any, TextIO
 from zoneinfo import ZoneInfo
 
 import typer
 
-from exporter.cli.context import JsonOption, add_command, print_json, say
+from exporter.cli.context import JsonOption, add_command, say
 from exporter.errors import InputError
-from exporter.parsers import parsers
+from exporter.parsers import parsers, sacct
 from exporter.parsers.as_json import to_json
+from exporter.records import Parsed
 
 
 def register(app: typer.Typer) -> None:
@@ -38,19 +45,51 @@ def parse(
         zone = ZoneInfo(timezone)
     except (KeyError, ValueError, OSError):
         raise typer.BadParameter(f"{timezone} is no time zone; write one such as Europe/Helsinki") from None
-    try:
-        raw = sys.stdin.buffer.read() if file is None or str(file) == "-" else file.read_bytes()
-    except OSError as error:
-        raise InputError(f"{file}: {error.strerror}") from None
-    parsed = parser(raw.decode("utf-8", errors="backslashreplace"), timezone=zone)
-    result = to_json(parsed)
-    if as_json:
-        print_json(result)
-        return
-    for record in result["records"]:
-        typer.echo("  ".join(f"{name}={value}" for name, value in record.items() if _plain(value)))
-    for warning in parsed.warnings:
-        say(f"line {warning.line}: {warning.reason}: {warning.text}")
+    with _opened(file) as text:
+        pieces = sacct.parse_file(text, timezone=zone) if kind == sacct.KIND else [parser(text.read(), timezone=zone)]
+        if as_json:
+            _print_json(pieces)
+        else:
+            _print(pieces)
+
+
+@contextmanager
+def _opened(file: Path | None) -> Iterator[TextIO]:
+    """Opens what may be read twice: a file, or what standard input holds, in a temporary one."""
+    with ExitStack() as stack:
+        try:
+            if file is None or str(file) == "-":
+                raw: IO[bytes] = stack.enter_context(tempfile.TemporaryFile())
+                shutil.copyfileobj(sys.stdin.buffer, raw)
+                raw.seek(0)
+            else:
+                raw = stack.enter_context(file.open("rb"))
+            yield io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", newline="\n")
+        except OSError as error:
+            raise InputError(f"{file or 'standard input'}: {error.strerror}") from None
+
+
+def _print_json(pieces: Iterable[Parsed[Any]]) -> None:
+    """Prints records as they come, one a line; nothing before the text is known to be of its kind."""
+    warnings: list[Any] = []
+    before = '{"records": [\n'
+    for piece in pieces:
+        plain = to_json(piece)
+        warnings += plain["warnings"]
+        for record in plain["records"]:
+            typer.echo(before + json.dumps(record, ensure_ascii=False), nl=False)
+            before = ",\n"
+    if before != ",\n":
+        typer.echo('{"records": [', nl=False)
+    typer.echo(f'\n], "warnings": {json.dumps(warnings, ensure_ascii=False)}}}')
+
+
+def _print(pieces: Iterable[Parsed[Any]]) -> None:
+    for piece in pieces:
+        for record in to_json(piece)["records"]:
+            typer.echo("  ".join(f"{name}={value}" for name, value in record.items() if _plain(value)))
+        for warning in piece.warnings:
+            say(f"line {warning.line}: {warning.reason}: {warning.text}")
 
 
 def _plain(value: object) -> bool:

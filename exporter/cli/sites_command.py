@@ -23,6 +23,11 @@ _UNKNOWN = "unknown"
 Row = tuple[str, str, str]
 
 
+def register(top: typer.Typer) -> None:
+    """Adds the commands."""
+    top.add_typer(app, name="sites")
+
+
 @app.command("list")
 def list_sites(as_json: JsonOption = False) -> None:
     """List the site files."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from exporter.records import AccountingRecord, QueueRecord
 
@@ -17,3 +18,9 @@ def agreed(one: _RecordT, other: _RecordT) -> _RecordT:
     """
     differing = {each.name: None for each in fields(one) if getattr(one, each.name) != getattr(other, each.name)}
     return replace(one, **differing)  # type: ignore[arg-type]  # only fields that may be None differ
+
+
+def agreed_fields(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for what is not a record yet; a field that is not there is None."""
+    names = one.keys() | other.keys()
+    return {name: one.get(name) if one.get(name) == other.get(name) else None for name in names}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _ID = re.compile(
     r"(?P<job>(?P<base>[0-9]{1,20})(?P<task>_[0-9]{1,10}|_\[[0-9,:%.x-]+\])?(?:\+[0-9]{1,6})?)"
@@ -14,8 +14,7 @@ _CUT_ARRAY = re.compile(r"(?P<base>[0-9]{1,20})_\[[0-9,:%.x-]*\Z")
 _FRAGMENT = re.compile(r"[0-9][0-9A-Za-z_.+\[\],:%-]*\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class JobId:
+class JobId(NamedTuple):
     """An id taken apart.
 
     Attributes:
@@ -42,7 +41,8 @@ def job_id(text: str) -> JobId | None:
     match = _ID.match(text)
     if match is None:
         return None
-    return JobId(text, match["job"], match["base"] if match["task"] else None, match["step"] is not None)
+    job, base, task, step = match.groups()
+    return JobId(text, job, base if task else None, step is not None)
 
 
 def cut_job_id(text: str) -> JobId | None:

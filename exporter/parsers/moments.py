@@ -33,13 +33,13 @@ def moments(text: str, timezone: tzinfo) -> Moments:
     Raises:
         ValueError: it is not a time, or one that the site's clocks skip.
     """
-    if text.casefold() in _NO_TIME:
-        return ()
     if _EPOCH.match(text):
         seconds = int(text)
         return (seconds,) if 0 < seconds < _END_OF_TIME else ()
     match = _LOCAL.match(text)
     if match is None:
+        if text.casefold() in _NO_TIME:
+            return ()
         raise ValueError("not a time")
     year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
     if not _FIRST_YEAR <= year <= _LAST_YEAR:
@@ -68,9 +68,9 @@ def settle(
     A job is submitted before it starts, starts before it ends, and ends `elapsed` seconds after its start. A time on
     which all remaining choices agree is known; any other is None.
     """
+    if len(submit) < 2 and len(start) < 2 and len(end) < 2:  # noqa: PLR2004 - two: ambiguous
+        return submit[0] if submit else None, start[0] if start else None, end[0] if end else None
     known = tuple(each[0] if len(each) == 1 else None for each in (submit, start, end))
-    if all(len(each) < 2 for each in (submit, start, end)):  # noqa: PLR2004 - two: ambiguous
-        return known[0], known[1], known[2]
     fitting = [
         choice
         for choice in itertools.product(submit or (None,), start or (None,), end or (None,))

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
 from math import inf
-from typing import TypedDict
+from typing import TextIO
 
 from exporter.errors import InputError
-from exporter.parsers.accounting import RowReader
-from exporter.parsers.agreement import agreed
+from exporter.parsers.accounting import Fields, Problems, RowReader
+from exporter.parsers.agreement import agreed, agreed_fields
 from exporter.parsers.ids import JobId, cut_job_id, job_id
 from exporter.parsers.layout import Dialect
+from exporter.parsers.plain import NotPlainError, PlainRows
 from exporter.parsers.table import Row, Stray, Table, read_tables
 from exporter.parsers.text import first_line, is_json, lines_of, quoted
 from exporter.records import AccountingRecord, Parsed, ParseWarning
@@ -37,7 +38,7 @@ _TEXT = """
     JobName SubmitLine Comment AdminComment SystemComment Extra WorkDir StdErr StdIn StdOut Constraints Container WCKey
     Reservation ReservationReq Licenses McsLabel
 """
-_BY_STEP = ("maxrss", "tresusageintot")
+_BY_STEP = frozenset({"maxrss", "tresusageintot"})
 """Columns of which a job's own value is that of its largest step."""
 
 
@@ -62,17 +63,13 @@ _DIALECT = Dialect(
 )
 
 
+_PIECE_JOBS = 4
+"""So many jobs are put together at once; with more, their rows no longer fit where the processor is fast."""
 _INSTEAD = "type: sacct -P -j JOBID -o JobID,JobName,State,ExitCode,Elapsed"
 _SAYS_ERROR = re.compile(r"\S{1,40} error: |\S{1,40}: error: ")
 _MARKED = re.compile(r"(?:.*\s)?[0-9]\S*\+(?=\s|\Z)|\s*[0-9].*\S\+(?=\s|\Z)")
 """A line with an id in it, and the mark of what was cut."""
 _FIRST_CELL = re.compile(r"\s*([0-9][^\s|]{0,60})(?:[|\s]+\S)")
-
-
-class _FromSteps(TypedDict):
-    steps: tuple[AccountingRecord, ...]
-    max_rss_bytes: float | None
-    memory_peak_bytes: float | None
 
 
 @dataclass(slots=True, eq=False)
@@ -81,31 +78,33 @@ class _Attempt:
 
     job: str
     row: Row
-    record: AccountingRecord
+    fields: Fields
     table: int
     steps: list[AccountingRecord] = field(default_factory=list)
     step_rows: dict[str, tuple[Row, int]] = field(default_factory=dict)
     unclear: set[str] = field(default_factory=set)
 
-    def marks(self) -> Iterator[str | tuple[int, int | None]]:
+    def marks(self) -> tuple[object, object]:
         """What two rows of one attempt have in common: their text, or their times, as a requeue submits anew."""
-        yield self.row.text
-        if self.record.submit_time is not None:
-            yield self.record.submit_time, self.record.start_time
+        submit = self.fields.get("submit_time")
+        text = self.row.text
+        return text, text if submit is None else (submit, self.fields.get("start_time"))
 
-    def from_steps(self) -> _FromSteps:
-        """The fields that follow from the steps."""
-        return {
-            "steps": tuple(self.steps),
-            "max_rss_bytes": self._largest("maxrss", "max_rss_bytes"),
-            "memory_peak_bytes": self._largest("tresusageintot", "memory_peak_bytes"),
-        }
+    def settled(self, attempts: tuple[AccountingRecord, ...] = ()) -> AccountingRecord:
+        """The record, with what follows from the steps."""
+        self.fields["max_rss_bytes"] = self._largest("maxrss", "max_rss_bytes")
+        self.fields["memory_peak_bytes"] = self._largest("tresusageintot", "memory_peak_bytes")
+        return AccountingRecord(**self.fields, steps=tuple(self.steps), attempts=attempts)
 
     def _largest(self, column: str, name: str) -> float | None:
         if column in self.unclear:
             return None
-        values = [getattr(each, name) for each in (self.record, *self.steps)]
-        return max((value for value in values if value is not None), default=None)
+        largest: float | None = self.fields.get(name)
+        for step in self.steps:
+            value: float | None = getattr(step, name)
+            if value is not None and (largest is None or value > largest):
+                largest = value
+        return largest
 
 
 def parse(text: str, *, timezone: tzinfo = UTC) -> Parsed[AccountingRecord]:
@@ -127,9 +126,67 @@ def parse(text: str, *, timezone: tzinfo = UTC) -> Parsed[AccountingRecord]:
         InputError: the text has no header of sacct's, is JSON, or has cut cells; quotes the line and says what to type
             instead.
     """
-    collector = _Collector(timezone)
-    for number, table in enumerate(_tables(text)):
+    records: list[AccountingRecord] = []
+    warnings: list[ParseWarning] = []
+    try:
+        for piece in _pieces(PlainRows(lines_of(text), _DIALECT), timezone):
+            records += piece.records
+            warnings += piece.warnings
+    except NotPlainError:
+        return _parse_any(text, timezone)
+    return Parsed(tuple(records), tuple(warnings))
+
+
+def parse_file(file: TextIO, *, timezone: tzinfo = UTC) -> Iterator[Parsed[AccountingRecord]]:
+    """Read what `sacct` printed into a file, job by job, so that memory doesn't grow with the file.
+
+    That is so for a file with nothing but a header and rows; any other is read as a whole. The pieces put together are
+    what `parse` returns.
+
+    Args:
+        file: open for reading, with its line breaks left as they are; read twice.
+        timezone: as in `parse`.
+
+    Raises:
+        InputError: as `parse` does, before the first piece.
+    """
+    try:
+        PlainRows(_bare_lines(file), _DIALECT).check()
+    except NotPlainError:
+        file.seek(0)
+        yield _parse_any(file.read(), timezone)
+        return
+    file.seek(0)
+    yield from _pieces(PlainRows(_bare_lines(file), _DIALECT), timezone)
+
+
+def _bare_lines(file: TextIO) -> Iterator[str]:
+    for line in file:
+        if "\x1b" in line:
+            raise NotPlainError
+        yield line.rstrip("\n").rstrip("\r")
+
+
+def _pieces(rows: PlainRows, timezone: tzinfo) -> Iterator[Parsed[AccountingRecord]]:
+    """Some jobs of a plain text after others; it tells nothing of a job but in its rows."""
+    reader = RowReader(rows.columns, timezone)
+    collector, job, count = _Collector(reader), "", 0
+    for identity, row in rows:
+        if identity.job != job:
+            job, count = identity.job, count + 1
+            if count % _PIECE_JOBS == 0:
+                yield collector.parsed()
+                collector = _Collector(reader)
+        collector.add_row(identity, row, 0)
+    yield collector.parsed()
+
+
+def _parse_any(text: str, timezone: tzinfo) -> Parsed[AccountingRecord]:
+    tables = _tables(text)
+    collector = _Collector(RowReader((), timezone))
+    for number, table in enumerate(tables):
         _refuse_cut(table)
+        collector.reader = RowReader(table.columns, timezone)
         for item in table.items:
             collector.add(item, number)
         collector.end_table()
@@ -162,14 +219,18 @@ def _refuse_cut(table: Table) -> None:
 
 
 class _Collector:
-    """Puts rows together into jobs."""
+    """Puts rows together into jobs.
 
-    def __init__(self, timezone: tzinfo) -> None:
-        self._timezone = timezone
+    Args:
+        reader: reads the rows to come.
+    """
+
+    def __init__(self, reader: RowReader) -> None:
+        self.reader = reader
         self._warnings: list[ParseWarning] = []
         self._jobs: dict[str, list[_Attempt]] = {}
         self._repeated: set[str] = set()
-        self._seen: dict[tuple[int, str, str | tuple[int, int | None]], _Attempt] = {}
+        self._seen: dict[tuple[int, str, object], _Attempt] = {}
         self._lost: set[str] = set()
         self._waiting: list[tuple[JobId, Row]] = []
         self._current: _Attempt | None = None
@@ -186,10 +247,15 @@ class _Collector:
         identity = _identity(item.cells["jobid"])
         if identity is None:
             self._warn(item.line, item.text, "no id")
-        elif identity.is_step:
-            self._add_step(identity, item)
         else:
-            self._add_job(identity, item, table)
+            self.add_row(identity, item, table)
+
+    def add_row(self, identity: JobId, row: Row, table: int) -> None:
+        """Take the next row, whose id is known."""
+        if identity.is_step:
+            self._add_step(identity, row)
+        else:
+            self._add_job(identity, row, table)
 
     def end_table(self) -> None:
         """Attach the steps that came before their job, and give up those whose job never came."""
@@ -204,6 +270,7 @@ class _Collector:
 
     def parsed(self) -> Parsed[AccountingRecord]:
         """The jobs in the order of the text."""
+        self.end_table()
         records = tuple(self._settled(job, attempts) for job, attempts in self._jobs.items())
         return Parsed(records, tuple(sorted(self._warnings, key=lambda each: each.line)))
 
@@ -216,41 +283,36 @@ class _Collector:
         if attempt is not None:
             attempt.unclear.update(_BY_STEP)
 
-    def _read(self, identity: JobId, row: Row) -> tuple[AccountingRecord, set[str]] | None:
-        reader = RowReader(row, identity, self._timezone)
-        record = reader.record()
-        if row.joined and reader.problems:
+    def _understood(self, row: Row, problems: Problems) -> bool:
+        """Whether a row with problems may be used but for these."""
+        if row.joined:
             self._warn(row.line, row.text, "more cells than the header has, and not only in the name")
-            return None
-        if reader.problems:
-            reasons = "; ".join(f"{column}: {reason}" for column, reason in reader.problems.items())
-            self._warn(row.line, row.text, reasons)
-        return record, set(reader.problems)
+            return False
+        self._warn(row.line, row.text, "; ".join(f"{column}: {reason}" for column, reason in problems.items()))
+        return True
 
     def _add_job(self, identity: JobId, row: Row, table: int) -> None:
-        read = self._read(identity, row)
-        if read is None:
+        fields, problems = self.reader.read(row, identity)
+        if problems and not self._understood(row, problems):
             self._blur(self._current)
             return
-        record, garbled = read
         attempts = self._jobs.setdefault(identity.job, [])
-        attempt = _Attempt(identity.job, row, record, table, unclear=garbled & set(_BY_STEP))
+        attempt = _Attempt(identity.job, row, fields, table, unclear=problems.keys() & _BY_STEP)
         if attempts and attempts[-1].table != table:
             self._repeated.add(identity.job)
             attempts.clear()
-        earlier = next(
-            (each for mark in attempt.marks() if (each := self._seen.get((table, identity.job, mark)))), None
-        )
+        marks = [(table, identity.job, mark) for mark in attempt.marks()]
+        earlier = self._seen.get(marks[0]) or self._seen.get(marks[1])
         if earlier is None:
             attempts.append(attempt)
         else:
             self._warn(earlier.row.line, earlier.row.text, f"printed again in line {row.line}")
             self._repeated.add(identity.job)
-            earlier.record = agreed(earlier.record, record)
+            earlier.fields = agreed_fields(earlier.fields, fields)
             earlier.unclear |= attempt.unclear
         self._current = earlier or attempt
-        for mark in attempt.marks():
-            self._seen.setdefault((table, identity.job, mark), self._current)
+        for mark in marks:
+            self._seen.setdefault(mark, self._current)
 
     def _add_step(self, identity: JobId, row: Row) -> None:
         attempts = self._jobs.get(identity.job)
@@ -261,12 +323,13 @@ class _Collector:
             self._attach(identity, row, current if current and current.job == identity.job else attempts[-1])
 
     def _attach(self, identity: JobId, row: Row, attempt: _Attempt) -> None:
-        read = self._read(identity, row)
-        if read is None:
-            self._blur(attempt)
-            return
-        record, garbled = read
-        attempt.unclear |= garbled & set(_BY_STEP)
+        fields, problems = self.reader.read(row, identity)
+        if problems:
+            if not self._understood(row, problems):
+                self._blur(attempt)
+                return
+            attempt.unclear |= problems.keys() & _BY_STEP
+        record = AccountingRecord(**fields)
         earlier = attempt.step_rows.setdefault(identity.text, (row, len(attempt.steps)))
         if earlier[0] is row or identity.cut:
             attempt.steps.append(record)
@@ -281,26 +344,21 @@ class _Collector:
         if job in self._lost:
             for each in attempts:
                 self._blur(each)
-        *earlier, last = sorted(attempts, key=_order(attempts))
-        restarts = last.record.restarts
+        *earlier, last = sorted(attempts, key=_order(attempts)) if len(attempts) > 1 else attempts
         if earlier and not last.row.cells.get("restarts") and job not in self._repeated:
-            restarts = len(earlier)
-        return replace(
-            last.record,
-            restarts=restarts,
-            attempts=tuple(replace(each.record, **each.from_steps()) for each in earlier),
-            **last.from_steps(),
-        )
+            last.fields["restarts"] = len(earlier)
+        return last.settled(tuple(each.settled() for each in earlier))
 
 
 def _order(attempts: list[_Attempt]) -> Callable[[_Attempt], tuple[float, ...]]:
     """How to sort attempts: by submission, then start, where all tell it; else as they were printed."""
-    if any(each.record.submit_time is None for each in attempts):
-        if any(each.record.start_time is None for each in attempts):
+
+    def time(each: _Attempt, name: str) -> float:
+        found: float | None = each.fields.get(name)
+        return inf if found is None else found
+
+    if any(time(each, "submit_time") == inf for each in attempts):
+        if any(time(each, "start_time") == inf for each in attempts):
             return lambda each: (each.row.line,)
-        return lambda each: (each.record.start_time or 0, each.row.line)
-    return lambda each: (
-        each.record.submit_time or 0,
-        inf if each.record.start_time is None else each.record.start_time,
-        each.row.line,
-    )
+        return lambda each: (time(each, "start_time"), each.row.line)
+    return lambda each: (time(each, "submit_time"), time(each, "start_time"), each.row.line)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from exporter.errors import InputError
 from exporter.parsers.ids import is_fragment
@@ -20,8 +21,7 @@ _FEWEST_TELLING = 3
 """A line before the header with fewer cells than this may be anything."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """A row of a table.
 
     Attributes:

@@ -13,9 +13,12 @@ from collections.abc import Mapping
 KIBI = 1024.0
 PETA = KIBI**5
 _POWER = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5, "E": 6}
+_BINARY = {unit: KIBI**power for unit, power in _POWER.items()}
+_DECIMAL = {unit: 1000.0**power for unit, power in _POWER.items()}
 _NO_VALUE = frozenset({"", "unknown", "none", "n/a", "na", "(null)", "none assigned", "not_set"})
 _NO_DURATION = _NO_VALUE | {"invalid", "unlimited", "partition_limit"}
 _SENTINELS = frozenset({2**16 - 2, 2**32 - 2, 2**32 - 1, 2**64 - 2, 2**64 - 1})
+_SENTINEL_SIZES = frozenset(float(number) for number in _SENTINELS)
 _FAULT_JOULES = 1e15
 """278 GWh: no job uses that; values around 1e19 and 1e20 are what a broken sensor leaves."""
 _LARGEST_BYTES = KIBI**6
@@ -29,6 +32,13 @@ _DURATION = re.compile(
 _SCALED = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,6})?)([KMGTPE]?)\Z")
 _EXIT = re.compile(r"([0-9]{1,3}):([0-9]{1,3})\Z")
 _TRES_NAME = re.compile(r"[a-z][a-z0-9_]*(?:/[A-Za-z0-9_.:-]+)?\Z")
+_AMOUNT = r"[0-9]{1,20}(?:\.[0-9]{1,6})?[KMGTPE]?"
+_USUAL_USAGE = re.compile(
+    r"cpu=(?:[0-9]{1,9}-(?:[01][0-9]|2[0-3])|[0-9]{2,9}):[0-5][0-9]:[0-5][0-9]"
+    rf"(?:,energy={_AMOUNT})?(?:,fs/disk={_AMOUNT})?(?:,gres/gpumem={_AMOUNT})?(?:,gres/gpuutil={_AMOUNT})?"
+    rf",mem=({_AMOUNT})(?:,pages={_AMOUNT})?(?:,vmem={_AMOUNT})?\Z"
+)
+"""TRESUsageInTot as Slurm prints it almost always, so that one look is enough."""
 _REQUESTED = re.compile(r"([0-9.]+[KMGTPE]?)([cn]?)\Z")
 
 
@@ -43,9 +53,9 @@ def integer(text: str) -> int | None:
     Raises:
         ValueError: it is not a plain number in ASCII digits.
     """
-    if is_unknown(text):
-        return None
     if not _INTEGER.match(text):
+        if is_unknown(text):
+            return None
         raise ValueError("not a number")
     number = int(text)
     return None if number in _SENTINELS and number > 2**16 else number
@@ -63,7 +73,7 @@ def count(text: str) -> int | None:
         whole, fraction, unit = match.groups()
         if fraction not in {None, ".50"} or int(whole) == 0:
             return None
-        number: int | None = int((int(whole) + (0.5 if fraction else 0)) * KIBI ** _POWER[unit])
+        number: int | None = int((int(whole) + (0.5 if fraction else 0)) * _BINARY[unit])
     else:
         number = integer(text)
     if number is not None and number >= _LARGEST_COUNT:
@@ -77,17 +87,21 @@ def duration(text: str) -> float | None:
     Raises:
         ValueError: it is none of these, or its minutes or seconds are beyond 59.
     """
-    if text.casefold() in _NO_DURATION:
-        return None
     match = _DURATION.match(text)
     if match is None:
+        if text.casefold() in _NO_DURATION:
+            return None
         raise ValueError("not a duration")
     days, hours, minutes, seconds, fraction = match.groups()
-    if int(minutes) > 59 or int(seconds) > 59 or (days is not None and int(hours) > 23):  # noqa: PLR2004 - of a clock
+    minute, second = int(minutes), int(seconds)
+    if minute > 59 or second > 59:  # noqa: PLR2004 - of a clock
         raise ValueError("not a duration")
-    if hours is not None and len(minutes) != 2:  # noqa: PLR2004 - printed with two digits after hours
-        raise ValueError("not a duration")
-    total = int(days or 0) * 86400 + int(hours or 0) * 3600 + int(minutes) * 60 + int(seconds)
+    total = minute * 60 + second
+    if hours is not None:
+        hour = int(hours)
+        if len(minutes) != 2 or (days is not None and hour > 23):  # noqa: PLR2004 - two digits after hours
+            raise ValueError("not a duration")
+        total += int(days or 0) * 86400 + hour * 3600
     return float(total) if fraction is None else float(f"{total}{fraction}")
 
 
@@ -97,7 +111,7 @@ def raw_seconds(text: str) -> float | None:
     Raises:
         ValueError: it is not a plain number.
     """
-    if text.casefold() in _NO_DURATION:
+    if not text.isdecimal() and text.casefold() in _NO_DURATION:
         return None
     number = integer(text)
     return None if number is None else float(number)
@@ -113,12 +127,12 @@ def raw_minutes(text: str) -> float | None:
     return None if seconds is None else seconds * 60
 
 
-def _scaled(text: str, step: float) -> float:
+def _scaled(text: str, factors: Mapping[str, float]) -> float:
     match = _SCALED.match(text)
     if match is None:
         raise ValueError("not a number with a unit")
     number, unit = match.groups()
-    return float(number) * step ** _POWER[unit]
+    return float(number) * factors[unit]
 
 
 def size(text: str) -> float | None:
@@ -129,9 +143,15 @@ def size(text: str) -> float | None:
     Raises:
         ValueError: it is not a size, or one beyond an exbibyte.
     """
-    if is_unknown(text) or (_INTEGER.match(text) and int(text) in _SENTINELS and int(text) > 2**16):
+    match = _SCALED.match(text)
+    if match is None:
+        if is_unknown(text):
+            return None
+        raise ValueError("not a number with a unit")
+    number, unit = match.groups()
+    amount = float(number) * _BINARY[unit]
+    if amount in _SENTINEL_SIZES and _INTEGER.match(text) and int(text) in _SENTINELS and amount > 2**16:
         return None
-    amount = _scaled(text, KIBI)
     if amount >= _LARGEST_BYTES:
         raise ValueError("not a size a job can have")
     return amount
@@ -143,7 +163,7 @@ def frequency(text: str) -> float | None:
     Raises:
         ValueError: it is not a number with a unit.
     """
-    return None if is_unknown(text) else _scaled(text, 1000.0)
+    return None if is_unknown(text) else _scaled(text, _DECIMAL)
 
 
 def energy(text: str) -> float | None:
@@ -157,7 +177,7 @@ def energy(text: str) -> float | None:
     """
     if is_unknown(text):
         return None
-    joules = _scaled(text, 1000.0)
+    joules = _scaled(text, _DECIMAL)
     return joules if 0 < joules < _FAULT_JOULES and int(joules) not in _SENTINELS else None
 
 
@@ -215,6 +235,8 @@ def tres_usage_memory(text: str) -> float | None:
     Raises:
         ValueError: an item is not understood.
     """
+    if match := _USUAL_USAGE.match(text):
+        return size(match[1])
     if is_unknown(text):
         return None
     items = _tres_items(text)
@@ -222,7 +244,7 @@ def tres_usage_memory(text: str) -> float | None:
         if name == "cpu":
             duration(amount)
         elif name != "mem" and amount != "NONE":
-            _scaled(amount, KIBI)
+            _scaled(amount, _BINARY)
     return size(items["mem"]) if "mem" in items and items["mem"] != "NONE" else None
 
 
@@ -247,7 +269,7 @@ def requested_memory(text: str, *, cpus: int | None, nodes: int | None) -> float
     match = _REQUESTED.match(text)
     if match is None:
         raise ValueError("not a size")
-    amount, per = _scaled(match[1], KIBI), match[2]
+    amount, per = _scaled(match[1], _BINARY), match[2]
     factor = {"c": cpus, "n": nodes, "": 1}[per]
     share = amount / nodes if not per and nodes else amount
     if not factor or amount == 0 or share > PETA:
