@@ -29,15 +29,22 @@ def _name(cell: str) -> str | None:
     return None if not cell.strip() or cell == "(null)" else cell
 
 
+def _word(cell: str) -> str | None:
+    """A name that has no blanks around it; where there are some, the cell is damaged."""
+    if cell != cell.strip():
+        raise ValueError("blanks around a name")
+    return _name(cell)
+
+
 def _state(cell: str) -> tuple[str | None, int | None]:
     return (cut_state_word(cell.removesuffix("+")), None) if cell.endswith("+") else state_word(cell)
 
 
 _COLUMNS: tuple[tuple[str, str, _Read], ...] = (
     ("jobname", "job_name", _name),
-    ("user", "user", _name),
-    ("account", "project", _name),
-    ("partition", "partition", _name),
+    ("user", "user", _word),
+    ("account", "project", _word),
+    ("partition", "partition", _word),
     ("state", "state", _state),
     ("exitcode", "exit_code", values.exit_code),
     ("elapsedraw", "elapsed_seconds", values.raw_seconds),

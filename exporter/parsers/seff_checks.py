@@ -49,7 +49,7 @@ def contradictions(
         yield Contradiction(
             "CPU Efficiency",
             "not CPU Utilized over core-walltime",
-            ("cpu_used_seconds", "cpu_efficiency_ratio", "core_walltime_seconds"),
+            ("cpu_used_seconds", "cpu_efficiency_ratio", "core_walltime_seconds", *_told_by_walltime(cores, read)),
         )
     taken, had = read.get("memory_used_bytes"), read.get("memory_allocated_bytes")
     ratio = read.get("memory_efficiency_ratio")
@@ -78,6 +78,13 @@ def _is_product(allotted: float, wall: float, cores: int | None, read: Mapping[s
     if nodes is None or per_node is None:
         return wall == 0 or allotted % wall == 0
     return bool(wall == allotted == 0)  # the cores could not be told: no whole number of them fits
+
+
+def _told_by_walltime(cores: int | None, read: Mapping[str, Any]) -> tuple[str, ...]:
+    """`cores`, where core-walltime alone tells them: they are not spread evenly over the nodes."""
+    nodes, per_node = read.get("nodes"), read.get("cores_per_node")
+    uneven = nodes is not None and per_node is not None and nodes * per_node != cores
+    return ("cores",) if uneven else ()
 
 
 def _unit(size: float) -> float:

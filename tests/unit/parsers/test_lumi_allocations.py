@@ -119,7 +119,7 @@ def judge(text: str) -> None:
         parsed = parse(text)
     except InputError:
         return
-    pairs = {(float(used), float(granted)) for used, granted in re.findall(r"([0-9.]+)/([0-9.]+) ", text)}
+    pairs = {(float(used), float(granted)) for used, granted in re.findall(r"([0-9.]+)/([0-9.]+)\s", text)}
     for each in parsed.records:
         assert each.used is not None
         assert (each.used, each.granted or 0) in pairs

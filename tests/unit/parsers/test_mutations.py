@@ -220,6 +220,8 @@ CHARACTERS = st.sampled_from("0123456789|:-.,=+KMGTPEcnxX _\n\r\t[]%") | st.char
 @settings(max_examples=600, deadline=None)
 @given(place=st.integers(0, len(TEXT) - 1), how=st.sampled_from("idr"), character=CHARACTERS)
 @example(place=len(LINES[0]) + 2, how="i", character="\n")
+@example(place=TEXT.index("|alice|") + 1, how="i", character=" ")
+@example(place=TEXT.index("|project_462000001|") + 18, how="i", character=" ")
 def test_one_character(place: int, how: str, character: str) -> None:
     rest = TEXT[place:] if how == "i" else TEXT[place + 1 :]
     judge(TEXT[:place] + ("" if how == "d" else character) + rest)

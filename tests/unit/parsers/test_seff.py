@@ -236,6 +236,7 @@ CHARACTERS = st.sampled_from("0123456789:./%-() KMGTxB\n\r\t\x1b") | st.characte
 @given(place=st.integers(0, len(LONG) - 1), how=st.sampled_from("idr"), character=CHARACTERS)
 @example(place=STARTS[1], how="i", character=" ")
 @example(place=STARTS[1] + 5, how="d", character="")
+@example(place=LONG.index("1-16:00:00 core") + 3, how="r", character="8")
 def test_one_character(place: int, how: str, character: str) -> None:
     judge(LONG[:place] + ("" if how == "d" else character) + LONG[place + (how != "i") :], place)
 
