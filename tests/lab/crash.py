@@ -175,6 +175,11 @@ class Crashing:
         self.wait(settled, seconds, "every intention settled and every job ended")
 
     # --- comparing --------------------------------------------------------------------------------------------------
+    def all_named(self) -> bool:
+        """Tells whether accounting has the jobs of the journal under their names."""
+        names = {(job_id, name) for job_id, _, name in in_accounting(self.lab)}
+        return {(row.job_id, row.slurm_name) for row in self.journal() if row.job_id} <= names
+
     def compare(self, before: set[str]) -> Tally:
         """Fills the tally: the journal against what accounting has of jobs that were not there before."""
         truth = [row for row in in_accounting(self.lab) if row[0] not in before]

@@ -50,7 +50,10 @@ def before(lab: Lab) -> set[str]:
 @pytest.fixture(scope="module")
 def crashing(lab: Lab, before: set[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crashing]:
     folder = tmp_path_factory.mktemp("crash")
-    rayslurm = configure(lab, folder, partition="small", python="true", practice_clock_factor=600)
+    # Fast, but slow enough for accounting's lag of a few seconds to be within what is waited for it.
+    rayslurm = configure(
+        lab, folder, partition="small", python="true", practice_clock_factor=200, budget={"commands_per_hour": 240}
+    )
     (folder / "crash.yaml").write_text(SPEC)
     # A disk of its own, so that it can be full.
     rayslurm.state_dir.mkdir(mode=0o700)
@@ -294,6 +297,8 @@ def test_two_launches_at_the_same_instant(crashing: Crashing, served: bool, opti
 def test_in_the_end_each_intention_is_one_job_or_none(crashing: Crashing, before: set[str]) -> None:
     with crashing.started():
         crashing.await_settled(180)
+    with suppress(TimeoutError):  # then the comparison says what is wrong
+        crashing.lab.wait(crashing.all_named, 60, "every job under its name: slurmdbd may know its step alone at first")
     tally = crashing.compare(before)
     print(tally.line())
     assert (tally.doubled, tally.lost) == (0, 0), [row for row in tally.rows if row["sacct"] != [row["job_id"]]]
