@@ -22,8 +22,8 @@ _PLAIN = "LC_ALL=C SLURM_TIME_FORMAT=%s "
 
 _ANY_STATE = ("PD", "R", "S", "CD", "CA", "F", "TO", "NF", "PR", "BF", "DL", "OOM")
 
-_TO_ANSWER_SECONDS = 5
-"""What is left of a deadline for the answer of a command that was ended for it."""
+_TO_SUBMIT = 0.9
+"""How much of its deadline `sbatch` may take: the rest is for the answer, also that it was ended."""
 
 _QUEUE_COLUMNS = (
     "JobArrayID", "ArrayJobID", "State", "Reason", "RestartCnt", "TimeUsed", "TimeLimit", "NumNodes", "NumCPUs",
@@ -121,7 +121,7 @@ def submit_command(run_dir: str, script: str, seconds: int) -> str:
     """
     # No locale of ours: the job inherits what sbatch sees.
     return _shell(
-        f"cd {shlex.quote(run_dir)} || exit 126; timeout -k 5 {seconds} sbatch --parsable {shlex.quote(script)}"
+        f"cd {shlex.quote(run_dir)} || exit 126; timeout -k 1 {seconds} sbatch --parsable {shlex.quote(script)}"
     )
 
 
@@ -138,7 +138,7 @@ class Shell(ABC):
 
     def submit(self, run_dir: str, script: str, deadline: float) -> Answer:
         """See `Transport.submit`."""
-        return self.run(submit_command(run_dir, script, max(1, int(deadline) - _TO_ANSWER_SECONDS)), deadline)
+        return self.run(submit_command(run_dir, script, max(1, int(deadline * _TO_SUBMIT))), deadline)
 
     def queue(self, names: Sequence[str], deadline: float) -> Answer:
         """See `Transport.queue`."""

@@ -52,8 +52,9 @@ def crashing(lab: Lab, before: set[str], tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("crash")
     # Fast, but slow enough for accounting's lag of a few seconds to be within what is waited for it.
     rayslurm = configure(
-        lab, folder, partition="small", python="true", practice_clock_factor=200, budget={"commands_per_hour": 240}
-    )
+        lab, folder, partition="small", python="true", practice_clock_factor=200, budget={"commands_per_hour": 240},
+        ssh={"command_deadline": "6s"},
+    )  # fmt: skip
     (folder / "crash.yaml").write_text(SPEC)
     # A disk of its own, so that it can be full.
     rayslurm.state_dir.mkdir(mode=0o700)
