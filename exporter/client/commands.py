@@ -22,6 +22,9 @@ _PLAIN = "LC_ALL=C SLURM_TIME_FORMAT=%s "
 
 _ANY_STATE = ("PD", "R", "S", "CD", "CA", "F", "TO", "NF", "PR", "BF", "DL", "OOM")
 
+LOOK_AHEAD_HOURS = 24
+"""How far into the future accounting is looked through for jobs by name."""
+
 _TO_SUBMIT = 0.9
 """How much of its deadline `sbatch` may take: the rest is for the answer, also that it was ended."""
 
@@ -105,11 +108,12 @@ def accounting_command(ids: Sequence[str], fields: Sequence[str], *, duplicates:
 def accounting_by_name_command(names: Sequence[str], hours: int) -> str:
     """Returns the `sacct` call for the user's jobs with these names that lived within so many hours.
 
-    By a window alone `sacct` leaves out jobs that were cancelled while they were held, and those that may begin later.
-    With states it tells of the former, and with an end in the future of the latter.
+    By a window alone `sacct` leaves out jobs that were cancelled before they could begin; with states it tells of them,
+    but then it needs an end as well. That is a day ahead, for clocks that differ, and no more: sites bound the range
+    (slurmdbd's MaxQueryTimeRange). What is still to begin after that is in the queue.
     """
     return _shell(
-        f"{_PLAIN}sacct -X -P --delimiter={shlex.quote(DELIMITER)} -S now-{hours}hours -E now+1000days"
+        f"{_PLAIN}sacct -X -P --delimiter={shlex.quote(DELIMITER)} -S now-{hours}hours -E now+{LOOK_AHEAD_HOURS}hours"
         f" -s {','.join(_ANY_STATE)} --name={shlex.quote(','.join(names))} -o JobID,State,JobName"
     )
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from exporter.config import Config
-from exporter.errors import RayslurmError
+from exporter.errors import RayslurmError, StoreError
 from exporter.launch.launcher import sweep_secrets
 from exporter.owner.perform import perform
 from exporter.probes import Probe, ProbeContext, probe_makers
@@ -22,6 +22,9 @@ from exporter.store.requests import Request
 _log = logging.getLogger(__name__)
 
 _PEOPLE, _PROBES, _END = 0, 1, -1
+
+_STORE_PAUSE_SECONDS = 1.0
+"""Before a store that could not be written is tried again."""
 
 Schedule = Callable[[str, str, float], None]
 """Asks for a probe of a site to be enqueued in so many seconds."""
@@ -146,9 +149,15 @@ class SiteWorker(threading.Thread):
     def _answer(self, waiting: Request) -> None:
         self.busy_for_person = True
         try:
-            request = self._context.store.write(
-                lambda connection: requests.take(connection, waiting.id, now=self._context.clock())
-            )
+            try:
+                request = self._context.store.write(
+                    lambda connection: requests.take(connection, waiting.id, now=self._context.clock())
+                )
+            except StoreError as error:  # a full disk: nothing was begun, and somebody waits
+                _log.warning("site %s: the %s waits: %s", waiting.site, waiting.kind, error)
+                time.sleep(_STORE_PAUSE_SECONDS)
+                self.enqueue_request(waiting)
+                return
             if request is None:  # taken back meanwhile
                 return
             done = answer_request(request, self._context, self._config)

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from exporter.client.commands import LOOK_AHEAD_HOURS
 from exporter.errors import InputError
 from exporter.parsers.sacct import parse as parse_sacct
 from exporter.parsers.squeue import parse as parse_squeue
@@ -157,7 +158,7 @@ def _hours(context: ProbeContext, row: Submission) -> int | None:
     hours = math.ceil(max(context.clock() - row.created, 0) / 3600) + WINDOW_HOURS
     policy = context.site.profile.policy
     longest = None if policy is None else policy.accounting_window
-    return hours if longest is None or hours * 3600 <= longest else None
+    return hours if longest is None or (hours + LOOK_AHEAD_HOURS) * 3600 <= longest else None
 
 
 def _grace(context: ProbeContext) -> float:

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from exporter.client.backoff import AUTH_FIRST_SECONDS, FIRST_SECONDS, LONGEST_SECONDS, Backoff
-from exporter.client.commands import SACCT_FIELDS, Shell, accounting_command, known_fields, queue_command
+from exporter.client.commands import (
+    SACCT_FIELDS,
+    Shell,
+    accounting_by_name_command,
+    accounting_command,
+    known_fields,
+    queue_command,
+)
 from exporter.client.replay import Exchange, RecordingTransport, ReplayTransport
 from exporter.client.transport import Answer
 from exporter.errors import AuthError, BudgetExhaustedError, CommandError, ConnectError, DeadlineError
@@ -183,6 +190,11 @@ def test_what_is_sent_is_quoted_batched_and_free_of_the_users_settings(tmp_path:
     squeue = run_with_fake(tmp_path, "squeue", queue_command(["a", "b; rm -rf / 'x"]))
     assert squeue[:3] == ["--me", "--states=all", "--name=a,b; rm -rf / 'x"]
     assert squeue[-2:] == clean
+
+    by_name = run_with_fake(tmp_path, "sacct", accounting_by_name_command(["a", "it's"], 25))
+    assert by_name[by_name.index("-S") :][:4] == ["-S", "now-25hours", "-E", "now+24hours"], "no wider than sites allow"
+    assert "--name=a,it's" in by_name
+    assert by_name[-2:] == clean
 
     class Local(Shell):
         def run(self, command: str, deadline: float) -> Answer:

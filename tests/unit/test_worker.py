@@ -8,7 +8,7 @@ from exporter.config import Config
 from exporter.owner.worker import SiteWorker
 from exporter.probes.areas import INTERVAL_SECONDS as AREAS_SECONDS
 from exporter.probes.balances import INTERVAL_SECONDS as BALANCES_SECONDS
-from exporter.store import probe_runs
+from exporter.store import probe_runs, requests
 from exporter.store.db import Store
 from tests.unit.conftest import Clock, MakeSite
 
@@ -56,3 +56,15 @@ def test_a_practice_sites_clock_runs_faster(make_site: MakeSite, store: Store, c
     note(store, "balances", clock.now - 1)
     worker = SiteWorker(context, config, lambda site, probe, seconds: None)
     assert worker.first_delays()["balances"] == pytest.approx(BALANCES_SECONDS / 60 - 1)
+
+
+def test_a_request_that_cannot_be_begun_for_a_full_disk_waits(worker: SiteWorker, store: Store) -> None:
+    number = store.write(lambda connection: requests.add(connection, "cancel", SITE, {"job_id": "1"}, now=1.0))
+    with store.snapshot() as connection:
+        waiting = requests.get(connection, number)
+    store.write(lambda connection: connection.execute("ALTER TABLE requests RENAME TO elsewhere"))  # as bad as that
+    worker._answer(waiting)
+    store.write(lambda connection: connection.execute("ALTER TABLE elsewhere RENAME TO requests"))
+    assert worker._tasks.get_nowait().work == waiting
+    with store.snapshot() as connection:
+        assert requests.get(connection, number).state == "waiting"
