@@ -64,7 +64,7 @@ class SshSettings(FileModel):
     host_key_alias: HostName | None = None
     proxy_jump: tuple[str, ...] = ()
     connect_deadline: Duration = 20
-    command_deadline: Duration = 60
+    command_deadline: Annotated[Duration, Field(ge=2, le=600)] = 60
 
     @field_validator("proxy_jump", mode="before")
     @classmethod

@@ -1,9 +1,15 @@
-"""The token that makes a job's name its identity."""
+"""What things are called at the site: a job, whose name carries the token that is its identity, and its files."""
 
 from __future__ import annotations
 
 import re
 import secrets
+
+SCRIPT = "job.sbatch"
+"""The name of the batch script in the run folder."""
+
+OUTPUT = "slurm-{job_id}.out"
+"""The name of the file there that the job prints to."""
 
 _ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
 _LENGTH = 12

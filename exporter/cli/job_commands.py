@@ -17,8 +17,9 @@ from exporter.cli.table import duration, print_table
 from exporter.config import Config
 from exporter.efficiency import combined
 from exporter.errors import ConfigError, InputError, RayslurmError
+from exporter.job_names import SCRIPT
 from exporter.launch import limits
-from exporter.launch.render import SCRIPT, Launch, project_of, run_folder_files, tunnel_ports
+from exporter.launch.render import Launch, project_of, run_folder_files, tunnel_ports
 from exporter.launch.spec import load_spec
 from exporter.records import EfficiencyReport
 from exporter.store import bills, jobs, reports, submissions, tunnels
@@ -62,6 +63,8 @@ def launch(
         RefusedError: the site is closed, or its partition takes no such job; nothing was sent.
         RayslurmError: it was not submitted, or it isn't known whether it was.
     """
+    if key is not None and not key.strip():
+        raise typer.BadParameter("is empty; leave it out, or give the launch a name", param_hint="--key")
     _, settings = read_config(config)
     spec = load_spec(spec_file)
     site = settings.site(spec.site)
@@ -90,9 +93,16 @@ def launch(
         outcome, served = ask(settings, store, "launch", spec.site, payload)
     if as_json:
         print_json(outcome)
+    age = time.time() - outcome["created"]
     if outcome["job_id"] is None:
         raise RayslurmError(f"{outcome['site']}: {outcome['error']}")
-    if not as_json:
+    if not as_json and outcome["existing"]:
+        typer.echo(f"{outcome['site']}/{outcome['job_id']}")
+        say(
+            f"nothing was submitted: with this key job {outcome['job_id']} on {outcome['site']} was, {duration(age)} "
+            "ago; `rayslurm status` shows what became of it"
+        )
+    elif not as_json:
         typer.echo(f"{outcome['site']}/{outcome['job_id']}")
         say(f"submitted as job {outcome['job_id']} on {outcome['site']}; its folder is {outcome['run_dir']}")
         if outcome["dashboard_port"]:
@@ -168,6 +178,7 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
             max_finished=settings.metrics.max_jobs,
         )
         doubtful = submissions.unsettled(connection)
+        troubled = submissions.troubled(connection)
         absent = submissions.became_nothing(connection, since=time.time() - settings.metrics.keep_finished)
         ports = {(row.site, row.job_id): row.dashboard_port for row in submissions.settled(connection)}
         health = tunnels.dashboards(connection, now=time.time())
@@ -187,6 +198,7 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
                 ],
                 "omitted": omitted,
                 "unsettled": [_submission_json(row) for row in doubtful],
+                "troubled": [_submission_json(row) for row in troubled],
                 "absent": [_submission_json(row) for row in absent],
             }
         )
@@ -217,6 +229,8 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     for row in doubtful:
         age = duration(now - row.created)
         say(f"{row.site}: {row.name} ({row.token}, {age} ago) is {row.state}: {row.error or 'under way'}")
+    for row in troubled:
+        say(f"{row.site}/{row.job_id}: {row.name} ({row.token}): {row.error}")
     for row in absent:
         say(f"{row.site}: {row.name} ({row.token}, {duration(now - row.created)} ago) became no job: {row.error}")
 
@@ -238,7 +252,9 @@ def _job_json(job: JobRow) -> dict[str, Any]:
 
 
 def _submission_json(row: Submission) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in ("token", "key", "site", "name", "state", "error", "created")}
+    return {
+        name: getattr(row, name) for name in ("token", "key", "site", "name", "job_id", "state", "error", "created")
+    }
 
 
 def _split(job: str, config: Config) -> tuple[str, str]:

@@ -189,6 +189,14 @@ class SiteClient:
         """Writes files into a folder that is there; `written` is told the name of each when it is there."""
         self._send("write", lambda: self._transport.write(folder, files, self.command_deadline, written=written))
 
+    def rename(self, path: str, new_path: str) -> None:
+        """Gives a file another name.
+
+        Raises:
+            FileNotFoundError: there is none of the old one.
+        """
+        self._send("rename", lambda: self._transport.rename(path, new_path, self.command_deadline))
+
     def tool(self, *words: str) -> Answer:
         """Runs one of the site's own commands, such as `seff 123`; returns the answer whatever its exit status."""
         return self._send(words[0], lambda: self._transport.tool(words, self.command_deadline))

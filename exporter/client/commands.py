@@ -17,7 +17,10 @@ DELIMITER = "\x1f"
 
 # What the user's shell sets for Slurm's own commands would override the script, project and name among it, or hide jobs
 # from us. Under /bin/sh, since the login shell may be any.
-_CLEAN = 'for name in $(env | grep -oE "^(SBATCH|SQUEUE|SACCT|SCANCEL)_[A-Z0-9_]+"); do unset "$name"; done; '
+_CLEAN = (
+    'for name in $(env | grep -oE "^(SBATCH|SQUEUE|SACCT|SCANCEL)_[A-Z0-9_]+"); do unset "$name"; done; '
+    "unset SLURM_CLUSTERS SLURM_EXIT_ERROR; "
+)
 _PLAIN = "LC_ALL=C SLURM_TIME_FORMAT=%s "
 
 _ANY_STATE = ("PD", "R", "S", "CD", "CA", "F", "TO", "NF", "PR", "BF", "DL", "OOM")
@@ -123,9 +126,10 @@ def submit_command(run_dir: str, script: str, seconds: int) -> str:
 
     It ends with 126 where `sbatch` was not run.
     """
-    # No locale of ours: the job inherits what sbatch sees.
+    # No locale of ours: the job inherits what sbatch sees. Within the time is also the `cd`: a file system may hang.
+    inner = 'cd "$0" || exit 126; exec sbatch --parsable "$1"'
     return _shell(
-        f"cd {shlex.quote(run_dir)} || exit 126; timeout -k 1 {seconds} sbatch --parsable {shlex.quote(script)}"
+        f"exec timeout -k 1 {seconds} /bin/sh -c {shlex.quote(inner)} {shlex.quote(run_dir)} {shlex.quote(script)}"
     )
 
 

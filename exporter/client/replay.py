@@ -127,6 +127,14 @@ class ReplayTransport:
             self.files[f"{folder}/{name}"] = file.content
             written(name)
 
+    def rename(self, path: str, new_path: str, deadline: float) -> None:
+        """See `Transport.rename`."""
+        del deadline
+        self.asked.append(("rename", path))
+        if path not in self.files:
+            raise FileNotFoundError(path)
+        self.files[new_path] = self.files.pop(path)
+
     def read(self, path: str, max_bytes: int, deadline: float) -> RemoteContent:
         """See `Transport.read`; every file was written at `FILE_TIME`."""
         del deadline

@@ -152,6 +152,10 @@ class SshTransport(Shell):
         except FileNotFoundError:
             raise SiteError(f"{self._endpoints[-1]}: {what}: there is no such folder") from None
 
+    def rename(self, path: str, new_path: str, deadline: float) -> None:
+        """See `Transport.rename`."""
+        self._with_sftp(lambda sftp: sftp.posix_rename(path, new_path), deadline, f"renaming {path}")
+
     def read(self, path: str, max_bytes: int, deadline: float) -> RemoteContent:
         """See `Transport.read`."""
 

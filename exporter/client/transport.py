@@ -119,6 +119,9 @@ class Transport(Protocol):
     ) -> None:
         """Writes files into a folder that is there, and tells the name of each that was written."""
 
+    def rename(self, path: str, new_path: str, deadline: float) -> None:
+        """Gives a file another name; FileNotFoundError where there is none of the old one."""
+
     def read(self, path: str, max_bytes: int, deadline: float) -> RemoteContent:
         """Reads a file from its start; FileNotFoundError where there is none that we may read."""
 

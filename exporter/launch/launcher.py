@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -11,15 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from exporter.client.client import SiteClient
 from exporter.client.transport import Answer
-from exporter.config import Config
+from exporter.config import Config, Site
 from exporter.errors import CommandError, ConnectError, RefusedError, SiteError, StoreError
-from exporter.job_names import new_token
+from exporter.job_names import SCRIPT, new_token
 from exporter.launch import limits
 from exporter.launch.render import (
-    SCRIPT,
     Launch,
     partition_of,
     project_of,
@@ -40,14 +41,16 @@ _NOT_RUN = frozenset({125, 126, 127})
 """Exit statuses that say that `sbatch` was not run."""
 
 # sbatch ends with 1 for all that goes wrong. What it says of its options, and the controller's own words, are a
-# refusal; where the two could not talk, or could not trust each other, the job may be there all the same.
+# refusal; where the two could not talk, or could not trust each other, the job may be there all the same. So it may
+# where the words are those of an error number, which is none of the controller's.
 _REFUSED = re.compile(
-    r"Batch job submission failed: |sbatch: (error: |fatal: )?(unrecognized option|invalid|Unable to open file|fatal)",
-    re.IGNORECASE,
+    r"Batch job submission failed: |sbatch: (error: )?(unrecognized option|invalid|Unable to open file)", re.IGNORECASE
 )
 _DOUBTFUL = re.compile(
-    r"timed out|unable to contact|connection|connect failure|zero bytes|unexpected message|communication"
-    r"|i/o error|message (send|receive)|internal|authenticat|credential|munge|incompatible|protocol|header lengths",
+    r"timed out|unable to contact|connection|connect failure|zero (bytes|length)|unexpected m|communication"
+    r"|i/o error|message (send|receive|length)|entire message|insane message|internal|authenticat|credential|munge"
+    r"|incompatible|protocol|header lengths|no error|memory management|malloc"
+    r"|submission failed: (" + "|".join(re.escape(os.strerror(number)) for number in sorted(errno.errorcode)) + ")",
     re.IGNORECASE,
 )
 
@@ -65,6 +68,19 @@ class Launcher:
     config: Config
     store: Store
     clock: Callable[[], float] = time.time
+
+    def earlier(self, spec: Spec, key: str | None) -> Submission | None:
+        """Returns the submission that a key stands for; None where it is free, or there is none.
+
+        Raises:
+            ConfigError: the spec lacks something.
+            RefusedError: it stands for another launch than this spec's.
+        """
+        if key is None:
+            return None
+        with self.store.snapshot() as connection:
+            found = submissions.of_key(connection, key)
+        return None if found is None else _same(found, _resolved(spec, self.config.site(spec.site)))
 
     def launch(
         self,
@@ -100,10 +116,7 @@ class Launcher:
         site = self.config.site(spec.site)
         today = datetime.fromtimestamp(self.clock(), site.timezone).date()
         limits.check(spec, site, today=today, campaign=bool(campaign), even_if_closed=even_if_closed)
-        resolved = spec.model_dump(mode="json") | {
-            "project": project_of(spec, site),
-            "partition": partition_of(spec, site),
-        }
+        resolved = _resolved(spec, site)
         token = new_token()
         reached("asked")
         intended = self.store.write(
@@ -120,13 +133,8 @@ class Launcher:
                 key=key,
             )
         )
-        if intended.token != token:
-            if intended.spec != resolved:
-                raise RefusedError(
-                    f"the key {key} stands for another launch, of {intended.name} on {intended.site}; "
-                    "nothing was submitted: take another key"
-                )
-            return intended
+        if intended.token != token:  # asked for at another site at the same time
+            return _same(intended, resolved)
         reached("journalled")
         try:
             run_dir = client.make_folder(intended.run_dir)
@@ -201,6 +209,20 @@ class Launcher:
         )
 
 
+def _resolved(spec: Spec, site: Site) -> dict[str, Any]:
+    """Returns the spec as understood, with what the site's configuration adds."""
+    return spec.model_dump(mode="json") | {"project": project_of(spec, site), "partition": partition_of(spec, site)}
+
+
+def _same(found: Submission, resolved: dict[str, Any]) -> Submission:
+    if found.spec != resolved:
+        raise RefusedError(
+            f"the key {found.key} stands for another launch, of {found.name} on {found.site}; nothing was submitted: "
+            "take another key"
+        )
+    return found
+
+
 def _job_id(answer: Answer) -> str | None:
     """Returns the id that `sbatch --parsable` printed: `123` or `123;cluster`, on the last line."""
     if answer.exit_status != 0:
@@ -212,6 +234,8 @@ def _job_id(answer: Answer) -> str | None:
 
 def _is_refusal(answer: Answer) -> bool:
     """Tells whether it is certain that no job came of it; whatever isn't known is in doubt."""
+    if answer.stdout.strip():
+        return False
     if answer.exit_status in _NOT_RUN:
         return True
     return answer.exit_status == 1 and bool(_REFUSED.search(answer.stderr)) and not _DOUBTFUL.search(answer.stderr)

@@ -13,14 +13,8 @@ from exporter.client.transport import RemoteFile
 from exporter.config import Config, Site, VmSettings
 from exporter.data import data_path
 from exporter.errors import ConfigError
-from exporter.job_names import slurm_name
+from exporter.job_names import OUTPUT, SCRIPT, slurm_name
 from exporter.launch.spec import Spec
-
-SCRIPT = "job.sbatch"
-"""The name of the batch script in the run folder."""
-
-OUTPUT = "slurm-{job_id}.out"
-"""The name of the file there that the job prints to."""
 
 _MIB = 1024 * 1024
 _PLAN_VERSION = 1

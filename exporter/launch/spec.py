@@ -105,8 +105,11 @@ class Spec(FileModel):
     def _ours(self) -> Self:
         for directive in self.directives:
             option = directive.partition("=")[0]
-            if option in _OURS:
-                raise ValueError(f"directives: {option} is set by rayslurm from the spec's other keys; remove it")
+            if taken := [name for name in sorted(_OURS) if name.startswith(option)]:  # sbatch takes abbreviations
+                raise ValueError(
+                    f"directives: {taken[0]} is rayslurm's own business, or would keep it from following the job; "
+                    "remove it"
+                )
         if self.warn_before_end is not None and self.warn_before_end > self.cluster.time / 2:
             raise ValueError("warn_before_end: leaves the job less than half of cluster.time; make it shorter")
         if self.cluster.exclusive is False and self.ray.allow_unauthenticated_ray:
@@ -124,11 +127,13 @@ class Spec(FileModel):
 
 _OURS = frozenset(
     {
-        "--account", "--array", "--chdir", "--cpus-per-task", "--error", "--exclusive", "--gpus-per-node", "--gres",
-        "--job-name", "--mem", "--nodes", "--no-requeue", "--ntasks", "--ntasks-per-node", "--output", "--partition",
-        "--requeue", "--signal", "--time", "--wrap",
+        "--account", "--array", "--chdir", "--clusters", "--cpus-per-task", "--error", "--exclusive", "--gid",
+        "--gpus-per-node", "--gres", "--job-name", "--mem", "--no-requeue", "--nodes", "--ntasks", "--ntasks-per-node",
+        "--output", "--parsable", "--partition", "--requeue", "--signal", "--test-only", "--time", "--uid", "--wait",
+        "--wrap",
     }
 )  # fmt: skip
+"""What the spec's other keys say, and what would make it another job than the one that is followed."""
 
 
 def load_spec(path: Path) -> Spec:

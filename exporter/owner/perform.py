@@ -7,8 +7,8 @@ from typing import Any
 
 from exporter.config import Config
 from exporter.errors import BudgetExhaustedError, InputError, RefusedError
+from exporter.job_names import OUTPUT
 from exporter.launch.launcher import Launcher
-from exporter.launch.render import OUTPUT
 from exporter.launch.spec import Spec
 from exporter.parsers.sacct import parse as parse_sacct
 from exporter.parsers.squeue import parse as parse_squeue
@@ -26,8 +26,9 @@ def perform(request: Request, context: ProbeContext, config: Config) -> dict[str
     """Carries out a request.
 
     Returns:
-        What came of it, for the person: for a launch `token`, `site`, `job_id`, `state`, `run_dir`, `dashboard_port`
-        and `error`; for logs `path`, `size` in bytes and `text`, its end; else `site` and `job_id`.
+        What came of it, for the person: for a launch `token`, `site`, `job_id`, `state`, `run_dir`, `dashboard_port`,
+        `error`, `created`, and `existing`: whether it is one of before with the same key; for logs `path`, `size` in
+        bytes and `text`, its end; else `site` and `job_id`.
 
     Raises:
         RayslurmError: it could not be done.
@@ -41,13 +42,14 @@ def perform(request: Request, context: ProbeContext, config: Config) -> dict[str
 
 def _launch(request: Request, context: ProbeContext, config: Config) -> dict[str, Any]:
     spec = load_model_text(request.payload["spec"], Spec, name=request.payload["name"])
-    submission = Launcher(config, context.store, context.clock).launch(
-        context.client,
-        spec,
-        even_if_closed=bool(request.payload.get("even_if_closed")),
-        key=request.payload.get("key"),
+    launcher, key = Launcher(config, context.store, context.clock), request.payload.get("key")
+    earlier = launcher.earlier(spec, key)
+    submission = earlier or launcher.launch(
+        context.client, spec, even_if_closed=bool(request.payload.get("even_if_closed")), key=key
     )
     return {
+        "existing": earlier is not None,
+        "created": submission.created,
         "token": submission.token,
         "site": submission.site,
         "job_id": submission.job_id,
@@ -62,7 +64,8 @@ def _cancel(site: str, job_id: str, context: ProbeContext) -> dict[str, Any]:
     """Cancels a job. `scancel` is content with any number, so one that isn't followed is looked for first."""
     with context.store.snapshot() as connection:
         parts = jobs.jobs_of(connection, site, jobs.root_of(job_id))
-    if parts and all(part.final for part in parts if job_id in {part.job_id, part.root_id}):
+    named = [part for part in parts if job_id in {part.job_id, part.root_id}]
+    if named and all(part.final for part in named):
         raise InputError(f"job {job_id} on {site} has ended already, see `rayslurm status`")
     if not parts and not _may_be_in_queue(job_id, context):
         raise InputError(f"{site} has no job {job_id} of yours in its queue")

@@ -119,17 +119,17 @@ class SiteWorker(threading.Thread):
         started = time.monotonic()
         error: str | None = None
         reason: str | None = None
-        delay = probe.delay_after_failure()
         try:
             delay = probe.run(self._context)
         except RayslurmError as fault:
             error, reason = str(fault), fault.reason
+            delay = probe.delay_after_failure()
             _log.warning("site %s: probe %s: %s", site.name, probe.name, error)
         except Exception as fault:  # noqa: BLE001 - the worker must live on
             error, reason = f"{type(fault).__name__}: {fault}", "internal"
+            delay = probe.delay_after_failure()
             _log.exception("site %s: probe %s failed in a way it should not", site.name, probe.name)
-        finally:
-            self._schedule(site.name, probe.name, site.scaled(delay))
+        self._schedule(site.name, probe.name, site.scaled(delay))
         duration = time.monotonic() - started
 
         def note(connection: sqlite3.Connection) -> None:

@@ -88,12 +88,17 @@ def track(
     """Follows an id from now on.
 
     Returns:
-        False where it was followed already.
+        False where it was followed already; one that turns out to be a submission's is that one's from now on.
     """
     cursor = connection.execute(
         "INSERT INTO tracked (site, root_id, campaign, token, since) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         (site, root_id, campaign, token, now),
     )
+    if cursor.rowcount == 0 and token is not None:
+        connection.execute(
+            "UPDATE tracked SET token = ?, campaign = ?, done = 0 WHERE site = ? AND root_id = ?",
+            (token, campaign, site, root_id),
+        )
     return cursor.rowcount == 1
 
 

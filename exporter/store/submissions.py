@@ -54,8 +54,8 @@ def in_doubt(submission: Submission, reason: str) -> str:
     name, site = submission.slurm_name, submission.site
     return (
         f"{reason}; whether a job came of it is not known. `rayslurm serve` looks for it and takes it up; it submits "
-        f"nothing again before that. To look on {site} yourself: squeue --me --name={name} and sacct -X -S now-1days "
-        f"--name={name}. If there is one: rayslurm track {site}/JOBID"
+        f"nothing again before that. To look on {site} yourself: squeue --me --name={name} and sacct -X -S now-2days "
+        f"-E now+1days -s PD,R,S,CD,CA,F,TO,NF,PR,BF,DL,OOM --name={name}. If there is one: rayslurm track {site}/JOBID"
     )
 
 
@@ -80,7 +80,7 @@ def intend(
     Raises:
         RefusedError: every port is taken.
     """
-    if key is not None and (earlier := _of_key(connection, key)) is not None:
+    if key is not None and (earlier := of_key(connection, key)) is not None:
         return earlier
     port: int | None = None
     if dashboard_ports:
@@ -159,7 +159,7 @@ def submitted(
 def adopt(
     connection: sqlite3.Connection, site: str, found: Iterable[tuple[str, str | None]], *, now: float
 ) -> list[Submission]:
-    """Takes up the jobs whose names carry the token of a submission of which no job is known.
+    """Takes up the jobs whose names carry the token of a submission, as far as they aren't followed yet.
 
     One that was taken for absent is taken up as well: a job that is there is followed. Should there be several jobs of
     one token, all are followed, and the submission says so.
@@ -171,36 +171,66 @@ def adopt(
         now: epoch seconds.
 
     Returns:
-        The submissions whose job is now known.
+        The submissions of which a job was taken up.
     """
     by_token: dict[str, set[str]] = {}
     for job_id, job_name in found:
         token = split_name(job_name or "")[1]
         if token is not None:
             by_token.setdefault(token, set()).add(jobs.root_of(job_id))
-    adopted = []
-    for token, job_ids in by_token.items():
-        if not _lacks_job(connection, site, token):
-            continue
-        first, *more = sorted(job_ids, key=int)
-        submitted(connection, token, first, now=now, state="adopted")
-        for job_id in more:
-            jobs.track(connection, site, job_id, now=now)
-        if more:
-            error = f"several jobs carry its token: {', '.join([first, *more])}; cancel those that you don't want"
-            connection.execute("UPDATE submissions SET error = ? WHERE token = ?", (error, token))
-        adopted.append(get(connection, token))
-    return adopted
+    return [
+        get(connection, token)
+        for token, job_ids in by_token.items()
+        if _take_up(connection, site, token, sorted(job_ids, key=int), now=now)
+    ]
 
 
-def _lacks_job(connection: sqlite3.Connection, site: str, token: str) -> bool:
+def _take_up(connection: sqlite3.Connection, site: str, token: str, job_ids: list[str], *, now: float) -> bool:
     row = connection.execute(
-        "SELECT 1 FROM submissions WHERE token = ? AND site = ? AND job_id IS NULL", (token, site)
+        "SELECT job_id, key FROM submissions WHERE token = ? AND site = ?", (token, site)
     ).fetchone()
-    return row is not None
+    if row is None:
+        return False
+    known, error = row["job_id"], None
+    if known is None:
+        known = job_ids[0]
+        error = _give_up_key(connection, token)
+        submitted(connection, token, known, now=now, state="adopted")
+        news = True
+    else:
+        news = False
+    more = [job_id for job_id in job_ids if job_id != known and jobs.track(connection, site, job_id, now=now)]
+    if more:
+        error = f"several jobs carry its token: {', '.join([known, *more])}; cancel those that you don't want"
+    if error is not None:
+        connection.execute("UPDATE submissions SET error = ? WHERE token = ?", (error, token))
+    return news or bool(more)
 
 
-def _of_key(connection: sqlite3.Connection, key: str) -> Submission | None:
+def _give_up_key(connection: sqlite3.Connection, token: str) -> str | None:
+    """Takes the key from a submission of which a job is found, where it stands for another launch meanwhile."""
+    row = get(connection, token)
+    other = None if row.key is None else of_key(connection, row.key)
+    if other is None or other.token == token:
+        return None
+    connection.execute("UPDATE submissions SET key = NULL WHERE token = ?", (token,))
+    return (
+        f"it had been taken for absent, and its key {row.key} was launched again as {other.job_id or other.token}; "
+        "cancel the one that you don't want"
+    )
+
+
+def troubled(connection: sqlite3.Connection) -> list[Submission]:
+    """Returns the submissions of followed jobs with which something is wrong, oldest first."""
+    rows = connection.execute(
+        "SELECT s.* FROM submissions s JOIN tracked t ON t.token = s.token"
+        " WHERE t.done = 0 AND s.job_id IS NOT NULL AND s.error IS NOT NULL ORDER BY s.created"
+    )
+    return [_submission(row) for row in rows]
+
+
+def of_key(connection: sqlite3.Connection, key: str) -> Submission | None:
+    """Returns the submission that a key stands for; None where there is none, or it came to nothing."""
     row = connection.execute("SELECT * FROM submissions WHERE key = ? AND state != 'absent'", (key,)).fetchone()
     return None if row is None else _submission(row)
 

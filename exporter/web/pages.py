@@ -180,7 +180,7 @@ class Pages:
                 max_finished=self._config.metrics.max_jobs,
             )
             views = self._views(connection, [job for job in rows if job.site in self._config.sites], now)
-            doubtful = submissions.unsettled(connection)
+            doubtful = submissions.unsettled(connection) + submissions.troubled(connection)
             sites = [self._site(connection, name, now) for name in self._config.sites]
             told = self._balances(connection)
             areas = self._areas(connection)

@@ -94,6 +94,12 @@ class Crashing:
         now = time.time() + clock
         return self.store.write(lambda connection: requests.add(connection, "launch", SITE, payload, now=now))
 
+    def asked(self) -> int:
+        """Returns how many launches were asked for."""
+        with self.store.snapshot() as connection:
+            query = "SELECT count(*) FROM requests WHERE kind = 'launch'"
+            return int(connection.execute(query).fetchone()[0])
+
     def request(self, number: int) -> Request:
         with self.store.snapshot() as connection:
             return requests.get(connection, number)

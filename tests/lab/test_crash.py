@@ -268,7 +268,8 @@ def test_the_disk_under_the_store_is_full(crashing: Crashing) -> None:
             finally:
                 filler.unlink()
         crashing.wait(lambda: crashing.state_of(row.token) in {"submitted", "adopted"}, 60, "followed all the same")
-        assert crashing.rayslurm.value("probe_success", site=SITE, probe="submissions") is not None
+        labels = {"site": SITE, "probe": "submissions"}
+        crashing.wait(lambda: crashing.rayslurm.value("probe_success", **labels) == 1, 60, "all is well again")
 
 
 @pytest.mark.parametrize("served", [True, False], ids=["by serve", "alone"])
@@ -304,6 +305,7 @@ def test_in_the_end_each_intention_is_one_job_or_none(crashing: Crashing, before
     print(tally.line())
     assert (tally.doubled, tally.lost) == (0, 0), [row for row in tally.rows if row["sacct"] != [row["job_id"]]]
     assert tally.intentions == tally.jobs + tally.absent
+    assert tally.intentions <= crashing.asked(), "what was asked for once was done once"
     ended = Counter(state.lower() for job_id, state, _ in in_accounting(crashing.lab) if job_id not in before)
     assert crashing.counted("jobs_finished_total") == ended
     assert crashing.counted("jobs_submitted_total") == {"": tally.jobs}

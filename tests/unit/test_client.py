@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from exporter.client.commands import (
     accounting_command,
     known_fields,
     queue_command,
+    submit_command,
 )
 from exporter.client.replay import Exchange, RecordingTransport, ReplayTransport
 from exporter.client.transport import Answer
@@ -202,6 +204,23 @@ def test_what_is_sent_is_quoted_batched_and_free_of_the_users_settings(tmp_path:
 
     (tmp_path / "it's here").mkdir()
     assert Local().submit(str(tmp_path / "it's here"), "job.sbatch", 1).stdout.split() == ["--parsable", "job.sbatch"]
+
+
+def test_what_hangs_before_sbatch_keeps_it_from_submitting_later(tmp_path: Path) -> None:
+    """A `cd` to a file system that hangs, of which nobody waits for the end any more."""
+    slow = tmp_path / "slow"
+    slow.write_text("sleep 3\n")
+    (tmp_path / "sbatch").write_text(f"#!/bin/sh\ntouch {tmp_path}/submitted\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    command = submit_command(str(tmp_path), "job.sbatch", 1).replace('cd "$0"', f". {slow}")
+    assert "slow" in command
+    started = time.monotonic()
+    done = subprocess.run(
+        ["/bin/sh", "-c", command], env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}, check=False
+    )
+    assert done.returncode == 124
+    assert time.monotonic() - started < 3
+    assert not (tmp_path / "submitted").exists()
 
 
 def test_a_session_that_died_meanwhile_is_made_anew_and_nothing_is_sent_twice(

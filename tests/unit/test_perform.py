@@ -78,6 +78,7 @@ def test_only_a_job_that_is_there_is_cancelled(config: Config, store: Store, mak
     JobsProbe().run(context)
     assert ask("80") == {"site": "puhti2", "job_id": "80", "followed": True}
     assert [what for verb, what in transport.asked if verb == "cancel"] == ["80_2", "80"]
+    assert ask("80_2") == {"site": "puhti2", "job_id": "80_2", "followed": True}, "a part of what is shown as one"
     store.write(lambda connection: connection.execute("UPDATE jobs SET final = 1"))
     with pytest.raises(InputError, match="job 80 on puhti2 has ended already"):
         ask("80")

@@ -13,7 +13,7 @@ from exporter.client.replay import Exchange, ReplayTransport
 from exporter.errors import CommandError, ConnectError, InputError
 from exporter.probes import ProbeContext
 from exporter.probes.jobs import JobsProbe
-from exporter.probes.submissions import GRACE_SECONDS, SubmissionsProbe
+from exporter.probes.submissions import GRACE_SECONDS, LAST_SECONDS, SubmissionsProbe
 from exporter.store import counters, jobs, submissions
 from exporter.store.db import Store
 from exporter.store.submissions import Submission
@@ -97,31 +97,53 @@ def test_a_job_that_ended_meanwhile_is_taken_up_from_accounting(
     assert transport.asked[-1] == ("accounting_by_name", ((NAME,), 8 + 24)), "a day more than its age"
 
 
-def test_absent_takes_two_looks_with_time_between(
+def test_absent_takes_two_looks_with_time_between_and_one_when_the_script_is_put_away(
     probe: SubmissionsProbe, store: Store, make_site: MakeSite, ticking: Clock
 ) -> None:
     intend(store)
-    context, transport = make_site(NOTHING)
-    probe.run(context)
-    ticking.now += GRACE_SECONDS - 1
-    probe.run(context)
-    assert read(store).state == "unknown"
-    assert asked(transport) == ["queue", "accounting_by_name"], "not asked again before"
-    ticking.now += 1
+    context, transport = make_site(NOTHING, {"x/job.sbatch": b"#!/bin/bash"})
+    look = ["queue", "accounting_by_name"]
+    for wait, did in (
+        (0.0, look),
+        (GRACE_SECONDS - 1, []),
+        (1.0, [*look, "rename"]),
+        (LAST_SECONDS - 1, []),
+    ):
+        ticking.now += wait
+        transport.asked.clear()
+        probe.run(context)
+        assert asked(transport) == did
+        assert read(store).state == "unknown"
+        if did:
+            assert set(transport.files) == {"x/job.sbatch" + (".absent" if "rename" in did else "")}
+    ticking.now += 1.0
     probe.run(context)
     row = read(store)
     assert row.state == "absent"
-    assert (
-        row.error == f"no job came of it: twice neither the queue nor accounting of puhti2 named one of its name {NAME}"
+    assert row.error == (
+        f"no job came of it: neither the queue nor accounting of puhti2 named one of its name {NAME}, time and again"
     )
+
+
+def test_a_job_that_shows_up_after_its_script_was_put_away_is_taken_up(
+    probe: SubmissionsProbe, store: Store, make_site: MakeSite, ticking: Clock
+) -> None:
+    intend(store)
+    context, _ = make_site(NOTHING, {"x/job.sbatch": b"#!/bin/bash"})
+    probe.run(context)
+    ticking.now += GRACE_SECONDS
+    probe.run(context)
+    ticking.now += GRACE_SECONDS
+    probe.run(make_site([Exchange("queue", squeue({"JOBID": "4711", "NAME": NAME}))])[0])
+    assert (read(store).state, read(store).job_id) == ("adopted", "4711")
 
 
 def test_a_restart_makes_both_looks_anew(store: Store, make_site: MakeSite, ticking: Clock) -> None:
     intend(store)
     context, _ = make_site(NOTHING)
-    SubmissionsProbe(clock=ticking).run(context)
-    ticking.now += GRACE_SECONDS * 10
-    SubmissionsProbe(clock=ticking).run(context)
+    for _ in range(5):
+        SubmissionsProbe(clock=ticking).run(context)
+        ticking.now += GRACE_SECONDS * 10
     assert read(store).state == "unknown"
 
 
@@ -160,7 +182,7 @@ def test_failures_are_spaced_out(probe: SubmissionsProbe, store: Store, make_sit
         with pytest.raises(CommandError):
             probe.run(context)
         waits.append(probe.delay_after_failure())
-    assert waits == [60, 120, 240, 480, 900, 900, 900]
+    assert waits == [60, 120, 240, 480, 900, 1800, 3600]
 
 
 def test_a_row_that_is_not_understood_may_be_the_job(
@@ -226,6 +248,56 @@ def test_two_jobs_of_one_token_are_both_followed_and_told(
         assert {followed.root_id for followed in jobs.open_tracked(connection, SITE)} == {"99", "100"}
 
 
+def test_a_second_job_of_a_token_is_followed_and_told_whenever_it_shows_up(
+    probe: SubmissionsProbe, store: Store, make_site: MakeSite
+) -> None:
+    intend(store)
+    store.write(lambda connection: submissions.submitted(connection, TOKEN, "100", now=1.0))
+    context, _ = make_site([Exchange("queue", squeue(*({"JOBID": number, "NAME": NAME} for number in ("100", "101"))))])
+    JobsProbe().run(context)
+    with store.snapshot() as connection:
+        assert {followed.root_id for followed in jobs.open_tracked(connection, SITE)} == {"100", "101"}
+        (told,) = submissions.troubled(connection)
+    assert told.error == "several jobs carry its token: 100, 101; cancel those that you don't want"
+
+
+def test_a_job_that_shows_up_although_its_key_was_launched_again(store: Store, make_site: MakeSite) -> None:
+    other = "nmkjhgfedcba"
+    for token in (TOKEN, other):
+        intend(store, token, state="absent")
+    store.write(lambda connection: connection.execute("UPDATE submissions SET key = 'night'"))
+    store.write(lambda connection: submissions.submitted(connection, other, "12", now=1.0))
+    both = ({"JOBID": "11", "NAME": NAME}, {"JOBID": "12", "NAME": f"train.rs{other}"})
+    context, _ = make_site([Exchange("queue", squeue(*both), repeat=True)])
+    for _ in range(2):
+        JobsProbe().run(context)
+    with store.snapshot() as connection:
+        assert {followed.root_id for followed in jobs.open_tracked(connection, SITE)} == {"11", "12"}
+        key = submissions.of_key(connection, "night")
+    assert (read(store).job_id, read(store).key) == ("11", None)
+    assert "its key night was launched again as 12; cancel the one" in (read(store).error or "")
+    assert key is not None
+    assert key.token == other
+
+
+def test_where_it_was_sent_with_the_clock_ahead_the_widest_window_is_taken(
+    probe: SubmissionsProbe, store: Store, make_site: MakeSite, clock: Clock
+) -> None:
+    intend(store, created=clock.now + 3 * 86400)
+    context, transport = make_site(NOTHING)
+    probe.run(context)
+    assert transport.asked[-1] == ("accounting_by_name", ((NAME,), 30 * 24))
+
+
+def test_what_a_look_printed_is_kept(probe: SubmissionsProbe, store: Store, make_site: MakeSite) -> None:
+    intend(store)
+    context, _ = make_site(NOTHING)
+    probe.run(context)
+    with store.snapshot() as connection:
+        kept = {row["source"] for row in connection.execute("SELECT source FROM raw_outputs")}
+    assert kept == {"squeue", "sacct"}
+
+
 def test_a_submission_of_another_site_is_not_taken_up_here(store: Store, make_site: MakeSite) -> None:
     intend(store)
     with store.snapshot() as connection:
@@ -259,7 +331,7 @@ LOOKS = st.lists(
 def test_whatever_the_site_answers_absent_is_never_said_too_soon(
     looks: list[tuple[str, int]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Absent only after two whole answers `GRACE_SECONDS` apart; taken up as soon as an answer names the job."""
+    """Absent only after three whole looks with the waits between; taken up as soon as an answer names the job."""
     answers = {
         "nothing": NOTHING,
         "ctld down": [Exchange("queue", "", "Unable to contact slurm controller", 1)],
@@ -269,17 +341,20 @@ def test_whatever_the_site_answers_absent_is_never_said_too_soon(
     }
     ticking = Clock(0.0)
     probe = SubmissionsProbe(clock=ticking)
-    first: float | None = None
+    due_at = 0.0
+    looked = 0
     expected = "unknown"
     with Store(tmp_path_factory.mktemp("store") / "s.sqlite3") as store:
         intend(store)
         for kind, pause in looks:
             ticking.now += pause
-            due = expected == "unknown" and (first is None or ticking.now - first >= GRACE_SECONDS)
-            if due and kind in {"queue", "accounting"}:
-                expected = "adopted"
-            elif due and kind == "nothing":
-                expected, first = ("unknown", ticking.now) if first is None else ("absent", first)
+            if expected == "unknown" and ticking.now >= due_at:
+                if kind in {"queue", "accounting"}:
+                    expected = "adopted"
+                elif kind == "nothing":
+                    looked += 1
+                    expected = "absent" if looked == 3 else "unknown"
+                    due_at = ticking.now + (GRACE_SECONDS if looked == 1 else 60.0)
             context = site_answering(store, answers[kind])
             try:
                 probe.run(context)
