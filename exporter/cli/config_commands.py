@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from exporter.cli.context import ConfigOption, JsonOption, print_json, read_config
+from exporter.cli.context import ConfigOption, JsonOption, add_command, print_json, read_config
 from exporter.config import check_files
 from exporter.errors import ConfigError
 
@@ -21,7 +21,6 @@ def _group() -> None:
     """Keeps `config` a group, also while it has one command only."""
 
 
-@app.command()
 def check(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Check the configuration and the files that it names, without asking any site.
 
@@ -38,3 +37,6 @@ def check(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     if faults:
         raise ConfigError("\n".join(f"{path}: {fault}" for fault in faults))
     typer.echo(f"{path}: all is well; sites: {', '.join(sorted(settings.sites))}")
+
+
+add_command(app, check)

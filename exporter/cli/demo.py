@@ -72,8 +72,9 @@ def run(*, check: bool, port: int) -> None:
     Raises:
         RayslurmError: serve ended by itself, or what was compared differs.
     """
-    # SIGTERM ends it as Ctrl-C does, so that nothing is left behind.
-    signal.signal(signal.SIGTERM, lambda *_: _interrupt())
+    # SIGTERM and a terminal that is closed end it as Ctrl-C does, so that nothing is left behind.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: _interrupt())
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rayslurm-demo-")))
         sites = stack.enter_context(_sites(folder))
@@ -124,6 +125,7 @@ def _configure(folder: Path, sites: dict[str, PracticeSite], port: int) -> Confi
             "temp_dir": "/tmp",  # noqa: S108 - no job ever runs there
             "environment": [],
             "certificate": False,
+            "partition": {"roihu": "medium", "lumi": "small"}[name],
             "practice_clock_factor": CLOCK_FACTOR,
             "ssh": {
                 "host": "127.0.0.1",
@@ -151,6 +153,8 @@ def _configure(folder: Path, sites: dict[str, PracticeSite], port: int) -> Confi
             "dashboard_ports": f"{first_port}-{first_port + 50}",
         },
     }
+    spec = {"site": "lumi", "name": "mine", "entrypoint": "python train.py", "cluster": _SPECS[1][3] | {"time": "15m"}}
+    (folder / "spec.yaml").write_text(yaml.safe_dump(spec, sort_keys=False), encoding="utf-8")
     path = folder / "rayslurm.yaml"
     path.write_text(yaml.safe_dump(written), encoding="utf-8")
     return load_config(path)
@@ -228,10 +232,13 @@ def _prometheus(folder: Path, target: str) -> Iterator[str | None]:
 def _greet(url: str, folder: Path, prometheus: str | None) -> None:
     lines = [
         f"{url}/metrics",
+        f"The page for people: {url}/",
         "rayslurm is at work on two practice sites; jobs keep coming. Within a minute every source is on /metrics.",
-        f"  also: curl -s {url}/metrics | grep -e units -e efficiency -e remaining",
-        f"  jobs: RAYSLURM_CONFIG={folder / 'rayslurm.yaml'} {_own_command()} status",
-        f"  logs: {folder / 'serve.log'}",
+        "Practice jobs run nothing: how each goes, what it uses and how it ends is made up.",
+        f"  curl -s {url}/metrics | grep -e units -e efficiency -e remaining",
+        f"  export RAYSLURM_CONFIG={folder / 'rayslurm.yaml'}",
+        f"  {_own_command()} status      also: logs JOB, cancel JOB, launch {folder / 'spec.yaml'}",
+        f"  serve's own log: {folder / 'serve.log'}",
     ]
     if prometheus is not None:
         lines.append(f"  Prometheus: {prometheus}")
@@ -241,7 +248,7 @@ def _greet(url: str, folder: Path, prometheus: str | None) -> None:
 
 def _own_command() -> str:
     beside = Path(sys.executable).with_name("rayslurm")
-    return os.path.relpath(beside) if beside.is_file() else "rayslurm"
+    return str(beside) if beside.is_file() else "rayslurm"
 
 
 def _keep_going(config: Config, store: Store, process: subprocess.Popen[bytes]) -> None:

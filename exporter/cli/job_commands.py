@@ -13,7 +13,7 @@ import typer
 
 from exporter.cli.asking import ask
 from exporter.cli.context import ConfigOption, JsonOption, add_command, open_store, print_json, read_config, say
-from exporter.cli.table import duration, print_table
+from exporter.cli.table import age, duration, print_table
 from exporter.config import Config
 from exporter.efficiency import combined
 from exporter.errors import ConfigError, InputError, RayslurmError
@@ -93,14 +93,13 @@ def launch(
         outcome, served = ask(settings, store, "launch", spec.site, payload)
     if as_json:
         print_json(outcome)
-    age = time.time() - outcome["created"]
     if outcome["job_id"] is None:
         raise RayslurmError(f"{outcome['site']}: {outcome['error']}")
     if not as_json and outcome["existing"]:
         typer.echo(f"{outcome['site']}/{outcome['job_id']}")
         say(
-            f"nothing was submitted: with this key job {outcome['job_id']} on {outcome['site']} was, {duration(age)} "
-            "ago; `rayslurm status` shows what became of it"
+            f"nothing was submitted: with this key job {outcome['job_id']} on {outcome['site']} was, "
+            f"{age(time.time() - outcome['created'])} ago; `rayslurm status` shows what became of it"
         )
     elif not as_json:
         typer.echo(f"{outcome['site']}/{outcome['job_id']}")
@@ -219,7 +218,7 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
                 f"{cost.units:.2f} {cost.kind} {cost.unit}" if (cost := costs.get(job)) else "",
                 f"127.0.0.1:{ports[job.site, job.job_id]}" if ports.get((job.site, job.job_id)) else "",
                 _tunnel(health.get((job.site, job.job_id)), now),
-                f"{duration(now - job.seen)} ago",
+                f"{age(now - job.seen)} ago",
             )
             for job in shown
         ],
@@ -227,19 +226,19 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     if omitted:
         say(f"{omitted} more finished jobs (metrics.max_jobs)")
     for row in doubtful:
-        age = duration(now - row.created)
-        say(f"{row.site}: {row.name} ({row.token}, {age} ago) is {row.state}: {row.error or 'under way'}")
+        told = row.error or "under way"
+        say(f"{row.site}: {row.name} ({row.token}, {age(now - row.created)} ago) is {row.state}: {told}")
     for row in troubled:
         say(f"{row.site}/{row.job_id}: {row.name} ({row.token}): {row.error}")
     for row in absent:
-        say(f"{row.site}: {row.name} ({row.token}, {duration(now - row.created)} ago) became no job: {row.error}")
+        say(f"{row.site}: {row.name} ({row.token}, {age(now - row.created)} ago) became no job: {row.error}")
 
 
 def _tunnel(health: Health | None, now: float) -> str:
     if health is None or health.up:
         return health.state if health else ""
     last = health.last_success
-    return f"{health.state} (" + ("never up)" if last is None else f"up {duration(now - last)} ago)")
+    return f"{health.state} (" + ("never up)" if last is None else f"up {age(now - last)} ago)")
 
 
 def _cpu_percent(found: Iterable[EfficiencyReport]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 from typing import Annotated, Any
 
@@ -78,6 +79,8 @@ def _top(
 
 def run() -> None:
     """Runs the command line; an error for the user ends it with one message and the error's exit status."""
+    # What a command says to its person it says itself; `serve` has a log.
+    logging.getLogger().addHandler(logging.NullHandler())
     try:
         app()
     except RayslurmError as error:

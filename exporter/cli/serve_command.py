@@ -35,7 +35,9 @@ def serve(config: ConfigOption = None) -> None:
         ConfigError: the configuration is wrong, or a file that it names is.
         OwnerError: another process owns the sites.
     """
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )
     for chatty in ("uvicorn.error", "apscheduler"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     path, settings = read_config(config)
@@ -56,7 +58,8 @@ def _serve(config: Config, store: Store) -> None:
     # uvicorn ends its own work on a signal and then raises it again; SIGTERM must not skip what comes after.
     signal.signal(signal.SIGTERM, _interrupt)
     owner.start()
-    typer.echo(f"rayslurm: serving http://{f'[{host}]' if ':' in host else host}:{port}/metrics")
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    typer.echo(f"rayslurm: serving {url}/metrics, and {url}/ for people")
     sys.stdout.flush()
     try:
         asyncio.run(_run(server, listener, TunnelProber(config, store)))

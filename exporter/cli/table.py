@@ -26,3 +26,12 @@ def duration(seconds: float | None) -> str:
         return f"{total}s"
     clock = f"{hours:02}:{minutes:02}:{rest:02}"
     return f"{days}d {clock}" if days else clock
+
+
+def age(seconds: float) -> str:
+    """Returns how long ago something was, in its largest unit: `42s`, `5m`, `3h`, `2d`."""
+    whole = max(0, int(seconds))
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if whole >= length:
+            return f"{whole // length}{unit}"
+    return f"{whole}s"

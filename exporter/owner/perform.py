@@ -6,7 +6,7 @@ import sqlite3
 from typing import Any
 
 from exporter.config import Config
-from exporter.errors import BudgetExhaustedError, InputError, RefusedError
+from exporter.errors import BudgetExhaustedError, InputError, RayslurmError, RefusedError
 from exporter.job_names import OUTPUT
 from exporter.launch.launcher import Launcher
 from exporter.launch.spec import Spec
@@ -93,11 +93,15 @@ def _logs(site: str, job_id: str, context: ProbeContext) -> dict[str, Any]:
                 f"`scontrol show job {job_id}` says so as StdOut while Slurm knows the job"
             )
         submission = submissions.get(connection, tracked.token)
+        ended = all(part.final for part in jobs.jobs_of(connection, site, tracked.root_id))
     path = f"{submission.run_dir}/{OUTPUT.format(job_id=job_id)}"
     try:
         end = context.client.tail(path, LOG_BYTES)
     except FileNotFoundError:
-        raise InputError(f"{site} has no {path}: job {job_id} has printed nothing yet, or its folder is gone") from None
+        yet = "" if ended else " yet"
+        raise RayslurmError(
+            f"{site} has no {path}: job {job_id} has printed nothing{yet}, or its folder is gone"
+        ) from None
     text = end.content.decode("utf-8", errors="replace")
     if len(end.content) < end.size:  # it begins in the middle of a line
         text = text.partition("\n")[2]

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -206,6 +207,7 @@ class PracticeSite:
             now = time.time()
             for job in self.world.jobs():
                 self._tend_tunnel(job, now)
+                _print(job, now)
             self._write_balances()
             with self._lock:
                 self._told.append((now, self._used()))
@@ -240,6 +242,23 @@ class PracticeSite:
                 session=f"session_{job.start}_{job.job_id}",
                 token=token,
             )
+
+
+def _print(job: Job, now: float) -> None:
+    """Writes what a job has printed to its file in the run folder."""
+    if not job.ran(now):
+        return
+    lines = [
+        f"practice site: job {job.job_id} began on {job.hosts}",
+        "practice site: nothing of its spec is run here; how it goes and ends is made up",
+    ]
+    if job.end <= now:
+        lines.append(f"practice site: it ended {job.fate}, exit code {job.exit_code}")
+    text = "\n".join(lines) + "\n"
+    path = job.folder / f"slurm-{job.job_id}.out"
+    with suppress(OSError):  # its folder is gone
+        if not path.exists() or path.stat().st_size != len(text):
+            path.write_text(text, encoding="utf-8")
 
 
 class _Calls(socketserver.ThreadingUnixStreamServer):

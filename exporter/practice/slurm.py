@@ -67,7 +67,7 @@ def squeue(world: World, called: Called) -> Said:
     names = _option(called.arguments, "--name")
     lines = ["".join(_QUEUE_HEADS[name.lower()] + suffix for name, _, suffix in columns)]
     for job in world.jobs():
-        if job.end > now and (not names or job.name in names.split(",")):
+        if (job.end > now and not names) or job.name in names.split(","):  # by name ended ones too
             row = _in_queue(job, now, called.environment)
             lines.append("".join(row[name.lower()] + suffix for name, _, suffix in columns))
     return "\n".join(lines) + "\n", "", 0
@@ -82,13 +82,14 @@ def sacct(world: World, called: Called) -> Said:
         if field not in _FIELDS:
             return "", f'sacct: error: Invalid field requested: "{field}"\n', 1
     delimiter = _option(called.arguments, "--delimiter") or "|"
-    wanted = _option(called.arguments, "-j").split(",")
+    wanted, names = _option(called.arguments, "-j").split(","), _option(called.arguments, "--name").split(",")
+    whole = "-X" in called.arguments
     now = time.time() - LAG_SECONDS
     lines = [delimiter.join(fields)]
     for job in world.jobs():
-        if str(job.job_id) not in wanted:
+        if str(job.job_id) not in wanted and job.name not in names:
             continue
-        for step in ("", ".batch") if job.ran(now) else ("",):
+        for step in ("", ".batch") if job.ran(now) and not whole else ("",):
             row = _in_accounting(job, step, now, called.environment)
             lines.append(delimiter.join(row[field] for field in fields))
     return "\n".join(lines) + "\n", "", 0

@@ -161,6 +161,10 @@ class _Files(paramiko.SFTPServerInterface):
         mode = 0o777 if attr.st_mode is None else attr.st_mode
         return _done(lambda: Path(self._host.real(path)).mkdir(mode))
 
+    def posix_rename(self, oldpath: str, newpath: str) -> int:
+        """Gives a file another name."""
+        return _done(lambda: Path(self._host.real(oldpath)).rename(self._host.real(newpath)))
+
     def chattr(self, path: str, attr: paramiko.SFTPAttributes) -> int:
         """Changes a file's mode."""
         return _done(lambda: paramiko.SFTPServer.set_file_attr(self._host.real(path), attr))

@@ -157,11 +157,13 @@ class World:
             job_id = next(self._ids)
             start = now + int(self._chance.uniform(wait_from, wait_to))
             lasts = limit - 5 if name.startswith("stay") else int(self._chance.uniform(run_from, run_to))
+            fate = _FATES[job_id % len(_FATES)]
+            full = self._chance.uniform(0.1, 0.9) if fate != "OUT_OF_MEMORY" else 0.998
             busy = self._chance.uniform(0.3, 0.95) / self.threads_per_core
             job = Job(
                 job_id, name, project, partition, nodes, nodes * cpus * self.threads_per_core, nodes * memory,
-                nodes * gpus, limit, now, start, start + lasts, _FATES[job_id % len(_FATES)],
-                self._chance.choice(_REASONS), busy, self._chance.uniform(0.1, 0.9), folder,
+                nodes * gpus, limit, now, start, start + lasts, fate,
+                self._chance.choice(_REASONS), busy, full, folder,
             )  # fmt: skip
             self._jobs[job_id] = job
         return job

@@ -8,7 +8,7 @@ import pytest
 
 from exporter.client.replay import Exchange
 from exporter.config import Config
-from exporter.errors import InputError
+from exporter.errors import InputError, RayslurmError
 from exporter.launch.launcher import Launcher
 from exporter.launch.spec import Spec
 from exporter.owner.perform import LOG_BYTES, perform
@@ -39,8 +39,9 @@ def test_what_a_job_has_printed_is_read_from_its_end(
     context, transport = make_site([Exchange("submit", "4711\n")])
     submission = Launcher(config, store, clock).launch(context.client, spec)
     asked = Request(1, "logs", "puhti2", {"job_id": "4711"}, "taken", None, 0.0)
-    with pytest.raises(InputError, match="job 4711 has printed nothing yet, or its folder is gone"):
+    with pytest.raises(RayslurmError, match="job 4711 has printed nothing yet, or its folder is gone") as caught:
         perform(asked, context, config)
+    assert caught.value.exit_code == 1
     path = f"{submission.run_dir}/slurm-4711.out"
     transport.files[path] = b"".join(b"line %06d\n" % number for number in range(50_000)) + b"caf\xc3\xa9 \xff\n"
     told = perform(asked, context, config)
