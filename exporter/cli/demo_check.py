@@ -147,6 +147,9 @@ def compare(url: str, sites: Mapping[str, PracticeSite], watch: TunnelWatch) -> 
         for kind, told in site.recently_used(BALANCE_SECONDS).items():
             labels = {"provider": provider, "project": PROJECT, "kind": kind}
             shown = _value(series, "allocation_used", **labels)
+            if not told:
+                result.differences.append(f"{provider} {kind} used: the practice site has told nothing yet")
+                continue
             nearest = min(told, key=lambda used: abs(used - (shown or 0)))
             result.expect("balances", f"{provider} {kind} used", shown, nearest)
         scratch = {"site": name, "area": f"/scratch/{PROJECT}"}
