@@ -69,9 +69,9 @@ def launch(
     spec = load_spec(spec_file)
     site = settings.site(spec.site)
     project = project_of(spec, site)
-    limits.check(
-        spec, site, today=datetime.fromtimestamp(time.time(), site.timezone).date(), even_if_closed=even_if_closed
-    )
+    if key is None or dry_run:  # with a key the job may be there already; whoever launches it checks this too
+        today = datetime.fromtimestamp(time.time(), site.timezone).date()
+        limits.check(spec, site, today=today, even_if_closed=even_if_closed)
     ports = tunnel_ports(spec, settings)
     if dry_run:
         folder = site.run_folder(project, f"{spec.name}-TOKEN")
@@ -95,19 +95,24 @@ def launch(
         print_json(outcome)
     if outcome["job_id"] is None:
         raise RayslurmError(f"{outcome['site']}: {outcome['error']}")
-    if not as_json and outcome["existing"]:
-        typer.echo(f"{outcome['site']}/{outcome['job_id']}")
+    if not as_json:
+        _tell_launched(outcome)
+    if not served:
+        say("no `rayslurm serve` is running: nobody follows this job until one does")
+
+
+def _tell_launched(outcome: dict[str, Any]) -> None:
+    """Says which job it is, and whether it is a new one."""
+    typer.echo(f"{outcome['site']}/{outcome['job_id']}")
+    if outcome["existing"]:
         say(
             f"nothing was submitted: with this key job {outcome['job_id']} on {outcome['site']} was, "
             f"{age(time.time() - outcome['created'])} ago; `rayslurm status` shows what became of it"
         )
-    elif not as_json:
-        typer.echo(f"{outcome['site']}/{outcome['job_id']}")
-        say(f"submitted as job {outcome['job_id']} on {outcome['site']}; its folder is {outcome['run_dir']}")
-        if outcome["dashboard_port"]:
-            say(f"its dashboard will be at http://127.0.0.1:{outcome['dashboard_port']} when Ray is ready")
-    if not served:
-        say("no `rayslurm serve` is running: nobody follows this job until one does")
+        return
+    say(f"submitted as job {outcome['job_id']} on {outcome['site']}; its folder is {outcome['run_dir']}")
+    if outcome["dashboard_port"]:
+        say(f"its dashboard will be at http://127.0.0.1:{outcome['dashboard_port']} when Ray is ready")
 
 
 def track(job: JobArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:

@@ -186,19 +186,14 @@ def adopt(
 
 
 def _take_up(connection: sqlite3.Connection, site: str, token: str, job_ids: list[str], *, now: float) -> bool:
-    row = connection.execute(
-        "SELECT job_id, key FROM submissions WHERE token = ? AND site = ?", (token, site)
-    ).fetchone()
+    row = connection.execute("SELECT job_id FROM submissions WHERE token = ? AND site = ?", (token, site)).fetchone()
     if row is None:
         return False
-    known, error = row["job_id"], None
-    if known is None:
+    known, error, news = row["job_id"], None, row["job_id"] is None
+    if news:
         known = job_ids[0]
         error = _give_up_key(connection, token)
         submitted(connection, token, known, now=now, state="adopted")
-        news = True
-    else:
-        news = False
     more = [job_id for job_id in job_ids if job_id != known and jobs.track(connection, site, job_id, now=now)]
     if more:
         error = f"several jobs carry its token: {', '.join([known, *more])}; cancel those that you don't want"

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from exporter.config import Config
+from exporter.launch.spec import load_spec
 from exporter.owner.lock import OwnerLock
 from exporter.store import following, jobs, requests, submissions, tunnels
 from exporter.store.db import Store
@@ -201,3 +202,21 @@ def test_where_serve_runs_it_is_asked_and_answers(config_path: Path, config: Con
             out, err = asking.communicate(timeout=30)
     assert (asking.returncode, out) == (4, "")
     assert "rayslurm: budget used up" in err
+
+
+def test_a_key_still_names_its_job_when_the_site_has_closed(config_path: Path, store: Store, tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(SPEC)
+    spec = load_spec(tmp_path / "spec.yaml").model_dump(mode="json")
+    resolved = spec | {"project": "project_2001234", "partition": "small"}
+    store.write(
+        lambda connection: submissions.intend(
+            connection, token="abcdefghjkmn", site="puhti2", campaign="", name="train", spec=resolved, run_dir="x",
+            dashboard_ports=[], now=1.0, key="night",
+        )
+    )  # fmt: skip
+    store.write(lambda connection: submissions.submitted(connection, "abcdefghjkmn", "4711", now=2.0))
+    config_path.write_text(config_path.read_text().replace("    project:", "    closed: 2020-01-01\n    project:"))
+    assert run("launch", str(tmp_path / "spec.yaml"), config=config_path).returncode == 4
+    done = run("launch", str(tmp_path / "spec.yaml"), "--key", "night", config=config_path)
+    assert (done.returncode, done.stdout) == (0, "puhti2/4711\n"), done.stderr
+    assert "nothing was submitted: with this key job 4711" in done.stderr
