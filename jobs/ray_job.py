@@ -8,7 +8,8 @@ whatever `python3` the site has. Hence one file, the standard library only, and 
     ray_job.py --node NAME ...  one node: the supervisor starts it with `srun` on every node, it starts `ray start`
 
 The supervisor starts the head and then the workers, asks Ray until every node is alive, writes `ready.json`, keeps the
-reverse tunnels up and runs the entrypoint if there is one. It logs to standard output and keeps `status.json`.
+reverse tunnels up and runs the entrypoint if there is one. It logs to standard output and keeps `status.json`, which it
+writes anew once a minute at least. At the end it writes `summary.json` and packs its logs and Ray's into one file.
 
 Exit status:
     the entrypoint's own (128 + n where signal n ended it), where there is one and it ended
@@ -25,6 +26,7 @@ Exit status:
 import argparse
 import collections
 import contextlib
+import glob
 import http.client
 import itertools
 import json
@@ -37,6 +39,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tarfile
 import time
 import traceback
 from types import SimpleNamespace
@@ -47,7 +50,10 @@ EXIT_UNUSABLE, EXIT_START, EXIT_HEAD, EXIT_LIMIT, EXIT_REFUSED = 64, 69, 70, 75,
 TICK = 0.25  # seconds between two looks at the children
 POLL = 0.5  # seconds between two questions to Ray while it comes up
 QUICK_END = 3.5  # seconds for all to end after TERM: Slurm kills what is left after KillWait, maybe as little as 5
-STEP_END = 10.0  # seconds for the workers, and then for the head, to end where there is time
+STEP_END = 12.0  # seconds for the workers, and then for the head, to end where there is time
+HEARTBEAT = 60.0  # seconds between two writes of status.json at most
+SAMPLE = 5.0  # seconds between two looks at what the processes of a node use
+PACK, QUICK_PACK = 4.0, 1.0  # seconds for packing Ray's logs of a node; where Slurm ends the job
 TUNNEL_END = 2.0
 START_ATTEMPTS = 3  # how often a node is started when somebody takes one of its ports in between
 START_WATCH = 120.0  # seconds after its start in which a node looks whether that has happened
@@ -61,6 +67,9 @@ SESSION_SOCKET = "/r/session_2000-01-01_00-00-00_000000_0000000/sockets/plasma_s
 SOCKET_PATH_LIMIT = 107
 NODE_LINE = "rayslurm-node: "  # before what a node tells the supervisor, in its log
 MIB = 1024 * 1024
+LOG_LIMIT = 16 * MIB  # a log that is longer begins anew; the one before it is kept
+RAY_LOG_TAIL, RAY_LOGS = MIB, 64 * MIB  # what is kept of each of Ray's own logs, and of all those of a node
+RESULTS = 1000  # how many results are listed
 FIRST_PORT, LAST_PORT = 10000, 65535
 SLOT = 1000  # ports that a job keeps to: the first for Ray itself, the rest for its workers
 NODE_PORTS = {
@@ -83,12 +92,27 @@ with contextlib.suppress(ImportError, OSError):
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
-class End(Exception):  # noqa: N818 - it is no error: every job ends with one
-    """The job ends: with an exit status, for a reason, and with something wrong or not."""
+OUTCOMES = {
+    EXIT_UNUSABLE: "unusable",
+    EXIT_START: "start_failed",
+    EXIT_HEAD: "head_lost",
+    EXIT_LIMIT: "limit",
+    EXIT_REFUSED: "refused",
+}
 
-    def __init__(self, code: int, reason: str, *, failed: bool = True) -> None:
+
+class End(Exception):  # noqa: N818 - it is no error: every job ends with one
+    """The job ends: with an exit status, for a reason, and in one word how.
+
+    The word is `succeeded`, `failed` (the entrypoint), `limit`, `terminated` (by INT or TERM), `head_lost`,
+    `start_failed`, `refused`, `unusable` or `fault`.
+    """
+
+    def __init__(self, code: int, reason: str, outcome: Optional[str] = None) -> None:
         super().__init__(reason)
-        self.code, self.reason, self.failed = code, reason, failed
+        self.code, self.reason = code, reason
+        self.outcome = outcome or OUTCOMES[code]
+        self.failed = self.outcome not in ("succeeded", "terminated") and code != 0
 
 
 def say(text: str) -> None:
@@ -143,6 +167,10 @@ PLAN: Fields = {
     "object_store_bytes_per_node": (int, None, 80 * MIB),
     "ray": (dict, MUST, None),
     "entrypoint": (str, None, ANY),
+    "container": (str, "", ANY),  # the words before a command that run it in the container; `ray.command` has them too
+    "work_dir": (str, "work", r".+"),  # where the entrypoint runs
+    "results": (list, [], None),  # patterns of files below it that are listed in the summary
+    "continuation": (int, 0, 0),  # how many jobs ran before this one for the same thing
     "grace_seconds": (float, 20.0, 0),  # for the entrypoint to end in, after TERM
     "vm": (dict, None, None),
     "tunnels": (list, [], None),
@@ -210,12 +238,26 @@ def read_plan(path: str) -> SimpleNamespace:
     if plan.version != PLAN_VERSION:
         raise ValueError(f"version is {plan.version}, this supervisor reads {PLAN_VERSION}")
     plan.ray = checked(plan.ray, RAY, "ray.")
-    plan.ray.command = shlex.split(plan.ray.command)
+    plan.ray.command, plan.container = shlex.split(plan.ray.command), shlex.split(plan.container)
+    plan.work_dir = os.path.join(folder, plan.work_dir)
+    for pattern in plan.results:
+        if not isinstance(pattern, str) or os.path.isabs(pattern) or ".." in pattern.split("/"):
+            raise ValueError(f"results: {pattern!r} is no pattern of files below the working folder")
     plan.ray.temp_dir = os.path.expandvars(plan.ray.temp_dir)
     plan.ray.auth_token_file = os.path.join(folder, plan.ray.auth_token_file)
     for name, value in plan.ray.env.items():
         if not isinstance(value, str) or name.startswith("RAY_AUTH_"):
             raise ValueError(f"ray.env.{name} must be a text, and none of Ray's own RAY_AUTH_*")
+    check_tunnels(plan, folder)
+    return plan
+
+
+def check_tunnels(plan: SimpleNamespace, folder: str) -> None:
+    """Reads where the tunnels of a plan come from and lead to.
+
+    Raises:
+        ValueError: says what is wrong.
+    """
     if plan.vm is not None:
         plan.vm = checked(plan.vm, VM, "vm.")
         plan.vm.identity_file = os.path.join(folder, os.path.expanduser(plan.vm.identity_file))
@@ -228,7 +270,6 @@ def read_plan(path: str) -> SimpleNamespace:
     for tunnel in plan.tunnels:
         if tunnel.target.startswith("metrics:") and int(tunnel.target[8:]) >= plan.nodes:
             raise ValueError(f"tunnels: {tunnel.name} leads to a node that the job does not have")
-    return plan
 
 
 # --- processes --------------------------------------------------------------------------------------------------------
@@ -239,12 +280,20 @@ class Child:
 
     end_signal = signal.SIGTERM
 
-    def __init__(self, name: str, argv: Sequence[str], env: Dict[str, str], log: Optional[str] = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        argv: Sequence[str],
+        env: Dict[str, str],
+        log: Optional[str] = None,
+        cwd: Optional[str] = None,
+    ) -> None:
         self.name = name
         with contextlib.ExitStack() as stack:
             self.process = subprocess.Popen(
                 list(argv),
                 env=env,
+                cwd=cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=stack.enter_context(open(log, "ab")) if log else None,
                 stderr=subprocess.STDOUT if log else None,
@@ -284,24 +333,135 @@ def adopt_orphans() -> None:
         LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
+def descendants() -> Dict[int, List[str]]:
+    """Returns the processes below this one that run, each with its fields of /proc/N/stat from the state on."""
+    children = collections.defaultdict(list)
+    told: Dict[int, List[str]] = {}
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{entry}/stat", errors="replace") as stream:
+            told[int(entry)] = stream.read().rpartition(")")[2].split()
+            children[int(told[int(entry)][1])].append(int(entry))
+    below = list(children[os.getpid()])
+    for process_id in below:
+        below += children[process_id]
+    return {process_id: told[process_id] for process_id in below if told[process_id][0] != "Z"}
+
+
 def kill_descendants() -> None:
     """Kills whatever this process and its children left running."""
     until = time.monotonic() + 2
     while time.monotonic() < until:
-        children = collections.defaultdict(list)
-        for entry in filter(str.isdigit, os.listdir("/proc")):
-            with contextlib.suppress(OSError), open(f"/proc/{entry}/stat", errors="replace") as stream:
-                state, parent = stream.read().rpartition(")")[2].split()[:2]
-                if state != "Z":
-                    children[int(parent)].append(int(entry))
-        below = list(children[os.getpid()])
+        below = descendants()
         if not below:
             return
         for process_id in below:
-            below += children[process_id]
             with contextlib.suppress(OSError):
                 os.kill(process_id, signal.SIGKILL)
         time.sleep(0.05)
+
+
+class Use:
+    """What the processes below this one use at most, by /proc.
+
+    Memory is what each has for itself, and once what they share: Ray's object store is in all of them.
+    """
+
+    def __init__(self) -> None:
+        self.memory = 0
+        self.cpus = 0.0
+        self.before: Dict[Tuple[int, str], int] = {}
+        self.at = 0.0
+        self.told = (0, 0.0)
+
+    def sample(self, now: float) -> None:
+        """Looks once."""
+        ticks: Dict[Tuple[int, str], int] = {}
+        own = shared = 0
+        for process_id, fields in descendants().items():
+            ticks[process_id, fields[19]] = int(fields[11]) + int(fields[12])  # by start: numbers are used again
+            with contextlib.suppress(OSError, ValueError), open(f"/proc/{process_id}/status") as stream:
+                pages = {line.split()[0]: int(line.split()[1]) for line in stream if line.startswith("Rss")}
+                own += pages.get("RssAnon:", 0)
+                shared = max(shared, pages.get("RssShmem:", 0))
+        self.memory = max(self.memory, (own + shared) * 1024)
+        spent = sum(max(0, used - self.before.get(key, 0)) for key, used in ticks.items())
+        if self.at and now > self.at:
+            self.cpus = max(self.cpus, spent / os.sysconf("SC_CLK_TCK") / (now - self.at))
+        self.before, self.at = ticks, now
+
+    def tell(self, attempt: int, *, last: bool = False) -> None:
+        """Tells the supervisor, where it has grown by a tenth since it was last told, or at the end."""
+        memory, cpus = self.told
+        if self.at and (last or self.memory > 1.1 * memory or self.cpus > 1.1 * cpus):
+            self.told = (self.memory, self.cpus)
+            use = {"attempt": attempt, "peak_memory_bytes": self.memory, "peak_cpus": round(self.cpus, 2)}
+            print(NODE_LINE + json.dumps(use), flush=True)
+
+
+def for_hip(env: Dict[str, str]) -> Dict[str, str]:
+    """Moves AMD's devices to the variable that Ray reads: with the other one set it does not start.
+
+    Slurm sets it anew for each task, so this is done in each.
+    """
+    devices = env.pop("ROCR_VISIBLE_DEVICES", None)
+    if devices is not None:
+        env.setdefault("HIP_VISIBLE_DEVICES", devices)
+    return env
+
+
+# --- logs -------------------------------------------------------------------------------------------------------------
+
+
+def pack(archive: str, paths: Sequence[str], root: str, *, seconds: float, tail: int = 0, limit: int = 0) -> bool:
+    """Packs files into one; returns whether all are in it.
+
+    Args:
+        archive: where it goes; there whole or not at all.
+        paths: what is packed, named by its place below `root`.
+        root: the folder above them.
+        seconds: how long it may take; what is not packed by then is left out.
+        tail: how many bytes from the end of each are kept, and
+        limit: of all; 0 for all of them.
+    """
+    until = time.monotonic() + seconds
+    room = limit
+    complete = True
+    try:
+        with tarfile.open(archive + ".part", "w:gz", compresslevel=1) as packed:
+            for path in paths:
+                with contextlib.suppress(FileNotFoundError), open(path, "rb") as stream:
+                    facts = packed.gettarinfo(arcname=os.path.relpath(path, root), fileobj=stream)
+                    if not facts.isreg():
+                        continue
+                    if tail and facts.size > tail:
+                        stream.seek(facts.size - tail)
+                        facts.size = tail
+                    if time.monotonic() > until or (limit and facts.size > room):
+                        complete = False
+                        continue
+                    room -= facts.size
+                    packed.addfile(facts, stream)
+        os.replace(archive + ".part", archive)
+    except (OSError, tarfile.TarError) as error:
+        say(f"{archive} could not be written: {error}")
+        with contextlib.suppress(OSError):
+            os.unlink(archive + ".part")
+        return False
+    return complete
+
+
+def files_below(folder: str) -> List[str]:
+    """Returns the files in a folder and those below it, without links."""
+    found = (os.path.join(where, name) for where, _, names in os.walk(folder) for name in names)
+    return sorted(path for path in found if not os.path.islink(path))
+
+
+def keep_short(path: str) -> None:
+    """Begins a log anew that has grown too long; its writers append, so they go on at its new end."""
+    with contextlib.suppress(OSError):
+        if os.stat(path).st_size > LOG_LIMIT:
+            shutil.copyfile(path, path + ".1")
+            os.truncate(path, 0)
 
 
 # --- one node ---------------------------------------------------------------------------------------------------------
@@ -415,9 +575,12 @@ def taken_port(logs: str) -> Optional[str]:
     return None
 
 
-def run_node(plan: SimpleNamespace, job_id: str, name: str, head: Optional[str], attempt: int) -> int:
-    """Starts Ray on this node, waits for its end and clears up after it."""
+def run_node(
+    plan: SimpleNamespace, job_id: str, name: str, *, head: Optional[str], attempt: int, logs: Optional[str]
+) -> int:
+    """Starts Ray on this node, waits for its end, packs Ray's logs into `logs` and clears up after it."""
     came = note_signals()
+    use = Use()
     adopt_orphans()
     ip = node_address(name)
     with open("/proc/sys/net/ipv4/ip_local_port_range") as stream:
@@ -435,7 +598,7 @@ def run_node(plan: SimpleNamespace, job_id: str, name: str, head: Optional[str],
         argv = ray_start(plan, ip, head, ports, os.path.join(folder, "r"))
         print(NODE_LINE + json.dumps({"name": name, "ip": ip, "attempt": attempt, "ports": ports}), flush=True)
         say("+ " + " ".join(map(shlex.quote, argv)))
-        env = dict(os.environ, **{variable: str(ports[one]) for one, variable in VARIABLE_PORTS.items()})
+        env = for_hip(dict(os.environ, **{variable: str(ports[one]) for one, variable in VARIABLE_PORTS.items()}))
         if env.get("TMPDIR", "/tmp") == plan.ray.temp_dir:
             env["TMPDIR"] = folder  # so that what Ray's helpers leave there goes with the rest
         ray = Child("ray", argv, env)
@@ -443,7 +606,11 @@ def run_node(plan: SimpleNamespace, job_id: str, name: str, head: Optional[str],
         taken = None
         while ray.status() is None and not taken and not came - {signal.SIGUSR1}:
             time.sleep(TICK)
-            if time.monotonic() < began + START_WATCH:
+            now = time.monotonic()
+            if now >= use.at + SAMPLE:
+                use.sample(now)
+                use.tell(attempt)
+            if now < began + START_WATCH:
                 taken = taken_port(os.path.join(folder, "r", "session_latest", "logs"))
         if taken:
             raise End(EXIT_START, taken)
@@ -457,8 +624,19 @@ def run_node(plan: SimpleNamespace, job_id: str, name: str, head: Optional[str],
             time.sleep(0.05)
         return 0
     finally:
+        use.tell(attempt, last=True)
         kill_descendants()
+        if logs is not None:
+            keep_ray_logs(
+                folder, os.path.join(logs, f"ray-{name}.tar.gz"), QUICK_PACK if signal.SIGTERM in came else PACK
+            )
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def keep_ray_logs(folder: str, archive: str, seconds: float) -> None:
+    """Packs what Ray's own processes and workers have logged on this node."""
+    for session in glob.glob(os.path.join(folder, "r", "session_2*", "logs")):
+        pack(archive, files_below(session), session, seconds=seconds, tail=RAY_LOG_TAIL, limit=RAY_LOGS)
 
 
 # --- tunnels ----------------------------------------------------------------------------------------------------------
@@ -523,18 +701,33 @@ class Node:
         self.child: Optional[Step] = None
         self.attempt = 0
         self.about: Dict[str, Any] = {}
+        self.use: Dict[str, Any] = {}
+        self.lost_time: Optional[float] = None
 
     def status(self) -> Optional[int]:
         """Returns the exit status of the node's step, where it was started and has ended."""
         return self.child.status() if self.child else None
 
     def listen(self) -> bool:
-        """Reads from the log what the node tells about itself; returns whether it has."""
-        with contextlib.suppress(OSError), open(self.log, errors="replace") as stream:
-            lines = [] if self.about else [line for line in stream if line.startswith(NODE_LINE) and line[-1] == "\n"]
-            told = [json.loads(line[len(NODE_LINE) :]) for line in lines]
-            self.about = next((one for one in told if one["attempt"] == self.attempt), self.about)
+        """Reads from the log where the node is; returns whether it has told."""
+        if not self.about:
+            self.about = next((one for one in self.told() if "ports" in one), {})
         return bool(self.about)
+
+    def told(self) -> List[Dict[str, Any]]:
+        """Returns what the node has told about itself in this attempt."""
+        with contextlib.suppress(OSError), open(self.log, errors="replace") as stream:
+            lines = [line for line in stream if line.startswith(NODE_LINE) and line[-1] == "\n"]
+            told = [json.loads(line[len(NODE_LINE) :]) for line in lines]
+            return [one for one in told if one["attempt"] == self.attempt]
+        return []
+
+    def summary(self) -> Dict[str, Any]:
+        """Returns what the job's summary says of it."""
+        self.use = next((one for one in reversed(self.told()) if "peak_cpus" in one), self.use)
+        known = {key: self.use.get(key) for key in ("peak_memory_bytes", "peak_cpus")}
+        about = {"name": self.name, "role": self.role, "ip": self.about.get("ip"), "lost_time": self.lost_time}
+        return dict(known, exit_code=self.status(), **about)
 
     def address(self, port: str) -> str:
         """Returns the node's address with one of the ports that it chose."""
@@ -556,7 +749,9 @@ class Supervisor:
         self.nodes: List[Node] = []  # the head is the first
         self.tunnels: List[Tunnel] = []
         self.driver: Optional[Child] = None
-        self.lost: List[str] = []
+        self.phases: List[Dict[str, Any]] = []
+        self.written = 0.0
+        self.ray: Dict[str, Any] = {}
         self.answer = "nothing asked yet"
 
     def run(self) -> int:
@@ -569,38 +764,102 @@ class Supervisor:
         except End as reached:
             end = reached
         except Exception:  # noqa: BLE001 - whatever it is, the children must not stay
-            end = End(1, "a fault in the supervisor:\n" + traceback.format_exc())
+            end = End(1, "a fault in the supervisor:\n" + traceback.format_exc(), "fault")
         say("ending: " + end.reason)
         self.enter("ending", reason=end.reason)
+        self.summarize(end)  # Slurm may not leave the time for it later
         self.stop()
         self.enter("failed" if end.failed else "ended", reason=end.reason, exit_code=end.code)
+        self.summarize(end)
+        self.pack_logs()
         return end.code
 
     def enter(self, phase: str, **more: Any) -> None:
         """Enters a phase: into the log and into status.json."""
         if phase != self.phase:
             say("phase " + phase)
+            self.phases.append({"phase": phase, "time": time.time()})
         self.phase = phase
-        tunnels = [{"name": one.plan.name, "restarts": one.restarts, "reason": one.reason} for one in self.tunnels]
+        self.write("status.json", time=time.time(), phase_time=self.phases[-1]["time"], **more)
+        self.written = time.monotonic()
+
+    def beat(self) -> None:
+        """Shows once a minute that the supervisor lives, and looks after its logs meanwhile."""
+        if time.monotonic() < self.written + HEARTBEAT:
+            return
+        for log in [node.log for node in self.nodes] + [tunnel.log for tunnel in self.tunnels]:
+            keep_short(log)
+        self.enter(self.phase)
+
+    def write(self, name: str, **more: Any) -> None:
+        """Writes one of the files that tell about the job."""
         about = {
-            "phase": phase,
-            "time": time.time(),
+            "version": PLAN_VERSION,
             "job_id": self.job_id,
-            "nodes_lost": self.lost,
-            "tunnels": tunnels,
+            "token": self.plan.token,
+            "phase": self.phase,
+            "nodes_lost": [node.name for node in self.nodes if node.lost_time],
+            "tunnels": [
+                {"name": one.plan.name, "restarts": one.restarts, "reason": one.reason} for one in self.tunnels
+            ],
         }
         try:
-            write_json(os.path.join(self.folder, "status.json"), dict(about, **more))
+            write_json(os.path.join(self.folder, name), dict(about, **more))
         except OSError as error:
-            say(f"status.json could not be written: {error}")
+            say(f"{name} could not be written: {error}")
+
+    def summarize(self, end: End) -> None:
+        """Writes what there is to say of the job at its end."""
+        driver = self.driver.status() if self.driver else None
+        self.write(
+            "summary.json",
+            outcome=end.outcome,
+            reason=end.reason,
+            exit_code=end.code,
+            entrypoint_exit_code=driver,
+            phases=self.phases,
+            nodes=[node.summary() for node in self.nodes],
+            end_time=time.time(),
+            continuation=self.plan.continuation,
+            results=self.results(),
+            **self.ray,
+        )
+
+    def results(self) -> List[Dict[str, Any]]:
+        """Lists the files that the plan names as results, with their sizes in bytes and when they were last written."""
+        root = os.path.realpath(self.plan.work_dir)
+        found = set(
+            itertools.chain(*(glob.iglob(os.path.join(root, one), recursive=True) for one in self.plan.results))
+        )
+        listed = []
+        for path in sorted(found):
+            with contextlib.suppress(OSError):
+                facts = os.stat(path)
+                if stat.S_ISREG(facts.st_mode) and os.path.realpath(path).startswith(root + "/"):
+                    name = os.path.relpath(path, root)
+                    listed.append({"path": name, "size": facts.st_size, "modified_time": facts.st_mtime})
+        if len(listed) > RESULTS:
+            say(f"{len(listed)} results; the first {RESULTS} are listed")
+        return listed[:RESULTS]
+
+    def pack_logs(self) -> None:
+        """Makes one file of the logs: many small ones are a burden to a shared file system."""
+        if pack(self.logs + ".tar.gz", files_below(self.logs), self.logs, seconds=60):
+            shutil.rmtree(self.logs, ignore_errors=True)
 
     def prepare(self) -> None:
         """Looks whether all is there, and settles names and authentication."""
         plan = self.plan
         say(f"job {self.job_id} {plan.job_name}: {plan.nodes} node(s), Python {sys.version.split()[0]}")
-        with contextlib.suppress(OSError):
-            os.unlink(os.path.join(self.folder, "ready.json"))
+        for name in ("ready.json", "summary.json"):  # of an earlier attempt
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(self.folder, name))
         session_dir(plan.ray.temp_dir, self.job_id)
+        try:
+            os.makedirs(plan.work_dir, mode=0o700, exist_ok=True)
+            os.makedirs(self.logs, mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise End(EXIT_UNUSABLE, f"the job's folders could not be made: {error}") from error
         names = output(["scontrol", "show", "hostnames", os.environ.get("SLURM_JOB_NODELIST", "")]).split()
         if len(names) != plan.nodes:
             raise End(EXIT_UNUSABLE, f"the job has the node(s) {names}, the plan wants {plan.nodes}")
@@ -611,11 +870,11 @@ class Supervisor:
         if version is None:
             raise End(EXIT_UNUSABLE, f"the version of Ray is not to be seen in {told!r}")
         say(told)
+        self.ray["ray_version"] = told.rpartition(" ")[2]
         self.env = {key: value for key, value in os.environ.items() if not re.match(r"RAY_ADDRESS$|RAY_AUTH_", key)}
         self.env.update(RAY_USAGE_STATS_ENABLED="0", RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S="0")
         self.env.update(plan.ray.env)
         self.env.update(self.authentication((int(version.group(1)), int(version.group(2)))))
-        os.makedirs(self.logs, mode=0o700, exist_ok=True)
         self.nodes = [Node(name, self.logs, is_head=number == 0) for number, name in enumerate(names)]
         for node in self.nodes:
             open(node.log, "wb").close()
@@ -653,6 +912,7 @@ class Supervisor:
         version: Optional[Dict[str, Any]] = None
         while True:
             self.heed_signals()
+            self.beat()
             for node in self.nodes:
                 self.heed_early_end(node)
             if self.phase == "waiting_head":
@@ -684,6 +944,7 @@ class Supervisor:
         argv = ["srun", "--overlap", "--export=ALL", "--nodes=1", "--ntasks=1", "--nodelist=" + node.name]
         argv += [f"--cpus-per-task={self.plan.cpus_per_node}", "--cpu-bind=none", "--kill-on-bad-exit=1"]
         argv += [sys.executable, os.path.abspath(__file__), "--node", node.name, "--attempt", str(node.attempt)]
+        argv += ["--logs", self.logs]
         argv += [] if node.is_head else ["--head", self.nodes[0].address("gcs")]
         node.about = {}
         try:
@@ -763,6 +1024,8 @@ class Supervisor:
         """Writes ready.json, and starts tunnels and entrypoint."""
         plan, head = self.plan, self.nodes[0]
         self.tunnels = [Tunnel(one, plan.vm, self.target(one.target), self.logs) for one in plan.tunnels]
+        self.ray.update(ready_time=time.time(), session_name=version["session_name"])
+        self.ray["ray_version"] = version.get("ray_version") or self.ray["ray_version"]
         ready = {
             "version": PLAN_VERSION,
             "job_id": self.job_id,
@@ -774,17 +1037,20 @@ class Supervisor:
             "address": head.address("gcs"),
             "ports": head.about["ports"],
             "nodes": [{key: node.about[key] for key in ("name", "ip", "ports")} for node in self.nodes],
-            "ray_version": version.get("ray_version"),
-            "session_name": version["session_name"],
-            "ready_time": time.time(),
             "tunnels": [dict(vars(one.plan), address=one.target) for one in self.tunnels],
         }
+        ready.update(self.ray)
         write_json(os.path.join(self.folder, "ready.json"), ready)
         self.enter("ready")
         if plan.entrypoint is not None:
             self.enter("driver")
-            env = dict(self.env, RAY_ADDRESS=head.address("gcs"))
-            self.driver = Child("entrypoint", ["bash", "-c", plan.entrypoint], env)
+            env = for_hip(dict(self.env, RAY_ADDRESS=head.address("gcs")))
+            env.update(RAYSLURM_RUN_DIR=self.folder, RAYSLURM_CONTINUATION=str(plan.continuation))
+            argv = [*plan.container, "bash", "-c", plan.entrypoint]
+            try:
+                self.driver = Child("entrypoint", argv, env, cwd=plan.work_dir)
+            except OSError as error:
+                raise End(EXIT_UNUSABLE, f"the entrypoint could not be started: {error}") from error
 
     def target(self, name: str) -> str:
         """Returns where a tunnel leads, as ssh wants it."""
@@ -797,25 +1063,27 @@ class Supervisor:
         """Watches over everything until there is a reason to end."""
         while True:
             self.heed_signals()
+            self.beat()
             for node in self.nodes:
                 self.heed_loss(node)
             if any([tunnel.tend(time.monotonic()) for tunnel in self.tunnels]):  # noqa: C419 - tend all of them
                 self.enter(self.phase)
             status = self.driver.status() if self.driver else None
             if status is not None:
-                raise End(status, f"the entrypoint ended with exit status {status}", failed=status != 0)
+                told = f"the entrypoint ended with exit status {status}"
+                raise End(status, told, "failed" if status else "succeeded")
             time.sleep(TICK)
 
     def heed_loss(self, node: Node) -> None:
         """Notices that a node's step ended: the head's end is the cluster's, a worker's is not."""
         status = node.status()
-        if status is None or node.name in self.lost or self.told_to_end():
+        if status is None or node.lost_time or self.told_to_end():
             return
         told = f"the {node.role} on {node.name} ended with exit status {status}; its log ends:\n{last_lines(node.log)}"
         if node.is_head:
             raise End(EXIT_HEAD, told)
         say("the cluster goes on without a node: " + told)
-        self.lost.append(node.name)
+        node.lost_time = time.time()
         self.enter(self.phase)
 
     def told_to_end(self) -> Optional[int]:
@@ -826,11 +1094,13 @@ class Supervisor:
         """Turns a signal into the end that it asks for."""
         number = self.told_to_end()
         if number is not None:
-            raise End(128 + number, f"{signal.Signals(number).name} came", failed=False)
-        if signal.SIGUSR1 in self.came and self.phase == "ready":
-            raise End(0, "the time limit is near", failed=False)
+            told = f"{signal.Signals(number).name} came: the job was cancelled, or Slurm ended it"
+            raise End(128 + number, told, "terminated")
         if signal.SIGUSR1 in self.came:
-            raise End(EXIT_LIMIT, f"the time limit is near, and the job was still in phase {self.phase}")
+            near = "the time limit is near"
+            if self.phase == "ready":
+                raise End(0, near, "limit")
+            raise End(EXIT_LIMIT, f"{near}, and the job was still in phase {self.phase}", "limit")
 
     def stop(self) -> None:
         """Ends what was started: entrypoint, workers, head, tunnels; what does not end in time is killed.
@@ -871,6 +1141,7 @@ def main() -> int:
     parser.add_argument("--node", help="start Ray on this node (what the supervisor uses)")
     parser.add_argument("--head", help="with --node: the head's address; without it this node is the head")
     parser.add_argument("--attempt", type=int, default=0)
+    parser.add_argument("--logs", help="with --node: where Ray's logs are packed at the end")
     told = parser.parse_args()
     job_id = os.environ.get("SLURM_JOB_ID", "")
     try:
@@ -887,7 +1158,7 @@ def main() -> int:
     if told.node is None:
         return Supervisor(told.plan, plan, job_id).run()
     try:
-        return run_node(plan, job_id, told.node, told.head, told.attempt)
+        return run_node(plan, job_id, told.node, head=told.head, attempt=told.attempt, logs=told.logs)
     except End as end:
         say(end.reason)
         return end.code

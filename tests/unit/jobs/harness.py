@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -104,11 +105,19 @@ class Job:
         """Tells a fake what to do wrong."""
         (self.fake / name).write_text(content)
 
-    def start(self, nodes: int = 1, *, python: str = sys.executable, listed: int | None = None, **changes: Any) -> None:
+    def start(
+        self,
+        nodes: int = 1,
+        *,
+        python: str = sys.executable,
+        listed: int | None = None,
+        env: dict[str, str] | None = None,
+        **changes: Any,
+    ) -> None:
         """Writes the plan and starts the supervisor, as the batch script does. `listed`: how many nodes Slurm names."""
         changes["ray"] = {"temp_dir": str(self.temp_dir), **changes.get("ray", {})}
         (self.folder / "plan.json").write_text(json.dumps(plan(nodes, **changes)))
-        env = {
+        whole_env = {
             "PATH": f"{FAKES}:{Path(sys.executable).parent}:{os.environ['PATH']}",
             "HOME": str(self.folder),
             "FAKE": str(self.fake),
@@ -117,10 +126,11 @@ class Job:
             "SLURMD_NODENAME": NODES[0],
             "RAY_ADDRESS": "somewhere.else:6379",
             "RAY_AUTH_TOKEN": "not-this-one",
+            **(env or {}),
         }
         with (self.folder / "slurm.out").open("wb") as log:
             self.process = subprocess.Popen(
-                [python, "ray_job.py"], cwd=self.folder, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [python, "ray_job.py"], cwd=self.folder, env=whole_env, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
 
     def send(self, number: int) -> None:
@@ -159,6 +169,19 @@ class Job:
     @property
     def ready(self) -> dict[str, Any]:
         return self._json("ready.json")
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return self._json("summary.json")
+
+    def packed(self) -> dict[str, str]:
+        """The job's logs by name, as they were packed at its end."""
+        with tarfile.open(self.folder / "logs.tar.gz") as archive:
+            return {
+                member.name: stream.read().decode(errors="replace")
+                for member in archive
+                if (stream := archive.extractfile(member)) is not None
+            }
 
     def _json(self, name: str) -> dict[str, Any]:
         path = self.folder / name
