@@ -10,7 +10,7 @@ from types import UnionType
 from typing import Annotated, Any, TypeGuard, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo
 from pydantic_core import ErrorDetails
 
 from exporter.errors import ConfigError
@@ -49,7 +49,15 @@ def parse_duration(value: object) -> float:
     raise ValueError('write a length of time with its unit, such as 90s, 15m, 24h, 7d, or "02:00:00" (in quotes)')
 
 
-Duration = Annotated[float, BeforeValidator(parse_duration)]
+JOURNAL = {"from": "journal"}
+"""The context in which a model is read back as it was kept, with its seconds and bytes as numbers."""
+
+
+def _duration(value: object, info: ValidationInfo) -> object:
+    return value if info.context is JOURNAL and isinstance(value, int | float) else parse_duration(value)
+
+
+Duration = Annotated[float, BeforeValidator(_duration)]
 """A field that holds seconds and is written as `parse_duration` reads it."""
 
 

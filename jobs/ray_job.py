@@ -804,7 +804,7 @@ class Supervisor:
             ],
         }
         try:
-            write_json(os.path.join(self.folder, name), dict(about, **more))
+            write_json(os.path.join(self.folder, name), dict(about, **self.ray, **more))
         except OSError as error:
             say(f"{name} could not be written: {error}")
 
@@ -822,7 +822,6 @@ class Supervisor:
             end_time=time.time(),
             continuation=self.plan.continuation,
             results=self.results(),
-            **self.ray,
         )
 
     def results(self) -> List[Dict[str, Any]]:

@@ -21,12 +21,16 @@ from exporter.job_names import SCRIPT
 from exporter.launch import limits
 from exporter.launch.render import Launch, project_of, run_folder_files, tunnel_ports
 from exporter.launch.spec import load_spec
-from exporter.records import EfficiencyReport
-from exporter.store import bills, jobs, reports, submissions, tunnels
+from exporter.records import Bill, EfficiencyReport
+from exporter.store import bills, chains, jobs, reports, runs, submissions, tunnels
+from exporter.store.chains import Chain
 from exporter.store.db import Store
 from exporter.store.jobs import JobRow
+from exporter.store.runs import Run
 from exporter.store.submissions import Submission
 from exporter.store.tunnels import Health
+
+_REASON_WIDTH = 100
 
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="SITE/ID, or the ID where that is unique.")]
 
@@ -188,6 +192,9 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         health = tunnels.dashboards(connection, now=time.time())
         costs = {job: bills.of_job(connection, job.site, job.job_id) for job in shown if job.final}
         used = {job: combined(reports.of_job(connection, job.site, job.job_id)) for job in shown if job.final}
+        said = {(job.site, job.job_id): runs.of_job(connection, job.site, job.job_id) for job in shown}
+        chained = chains.of_jobs(connection, shown)
+    shown = [job for job in shown if _is_newest(job, chained.get((job.site, job.job_id)))]
     if as_json:
         print_json(
             {
@@ -197,6 +204,8 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
                         "bill": asdict(cost) if (cost := costs.get(job)) else None,
                         "tunnel": asdict(found) if (found := health.get((job.site, job.job_id))) else None,
                         "efficiency": [asdict(report) for report in used.get(job, ())],
+                        "run": asdict(run) if (run := said.get((job.site, job.job_id))) else None,
+                        "chain": chain.as_json() if (chain := chained.get((job.site, job.job_id))) else None,
                     }
                     for job in shown
                 ],
@@ -213,14 +222,14 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         [
             (
                 f"{job.site}/{job.job_id}",
-                job.job_name or "?",
+                _name(job, chained.get((job.site, job.job_id))),
                 job.state,
-                job.pending_reason or "",
+                _reason(job, said.get((job.site, job.job_id))),
                 "" if job.nodes is None else str(job.nodes),
                 duration(job.elapsed_seconds),
                 duration(job.time_limit_seconds),
                 _cpu_percent(used.get(job, ())),
-                f"{cost.units:.2f} {cost.kind} {cost.unit}" if (cost := costs.get(job)) else "",
+                _cost(costs.get(job), chained.get((job.site, job.job_id))),
                 f"127.0.0.1:{ports[job.site, job.job_id]}" if ports.get((job.site, job.job_id)) else "",
                 _tunnel(health.get((job.site, job.job_id)), now),
                 f"{age(now - job.seen)} ago",
@@ -230,6 +239,9 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     )
     if omitted:
         say(f"{omitted} more finished jobs (metrics.max_jobs)")
+    for chain in {chain.token: chain for chain in chained.values() if chain.end}.values():
+        newest = chain.last.submission
+        say(f"{newest.site}/{newest.job_id}: {newest.name}: no further job follows: {chain.end}")
     for row in doubtful:
         told = row.error or "under way"
         say(f"{row.site}: {row.name} ({row.token}, {age(now - row.created)} ago) is {row.state}: {told}")
@@ -237,6 +249,35 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         say(f"{row.site}/{row.job_id}: {row.name} ({row.token}): {row.error}")
     for row in absent:
         say(f"{row.site}: {row.name} ({row.token}, {age(now - row.created)} ago) became no job: {row.error}")
+
+
+def _is_newest(job: JobRow, chain: Chain | None) -> bool:
+    """Tells whether a job stands for its chain, which is one entry."""
+    ids = [] if chain is None else [link.submission.job_id for link in chain.links if link.submission.job_id]
+    return not ids or job.job_id == ids[-1]
+
+
+def _name(job: JobRow, chain: Chain | None) -> str:
+    name = job.job_name or "?"
+    return name if chain is None else f"{name} ({chain.last.submission.link + 1} of {chain.times + 1})"
+
+
+def _reason(job: JobRow, run: Run | None) -> str:
+    """Returns why a job waits, or why it ended, in a line."""
+    if run is None or job.state == "pending":
+        return job.pending_reason or ""
+    if run.reason:
+        first = run.reason.splitlines()[0]
+        return first if len(first) <= _REASON_WIDTH else first[: _REASON_WIDTH - 1] + "…"
+    if job.final:
+        return f"not said; its last phase was {run.phase}" if run.settled else ""
+    return f"Ray is ready, phase {run.phase}" if run.ready_time else f"phase {run.phase}"
+
+
+def _cost(bill: Bill | None, chain: Chain | None) -> str:
+    """Returns what a job cost, or all jobs of its chain."""
+    bill = bill if chain is None else chain.bill
+    return "" if bill is None else f"{bill.units:.2f} {bill.kind} {bill.unit}"
 
 
 def _tunnel(health: Health | None, now: float) -> str:

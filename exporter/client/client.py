@@ -209,6 +209,14 @@ class SiteClient:
         """
         return self._send("read", lambda: self._transport.read(path, max_bytes, self.command_deadline))
 
+    def read_many(self, paths: Sequence[str], max_bytes: int) -> dict[str, RemoteContent]:
+        """Reads several files from their start, at most `max_bytes` of each; counted as one command.
+
+        Returns:
+            What was read by path, without the files that aren't there.
+        """
+        return self._send("read", lambda: self._transport.read_many(paths, max_bytes, self.command_deadline))
+
     def tail(self, path: str, max_bytes: int) -> RemoteTail:
         """Reads the end of a file, at most `max_bytes`.
 

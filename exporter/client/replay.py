@@ -143,6 +143,10 @@ class ReplayTransport:
             raise FileNotFoundError(path)
         return RemoteContent(self.files[path][:max_bytes], FILE_TIME)
 
+    def read_many(self, paths: Sequence[str], max_bytes: int, deadline: float) -> dict[str, RemoteContent]:
+        """See `Transport.read_many`."""
+        return {path: self.read(path, max_bytes, deadline) for path in paths if path in self.files}
+
     def tail(self, path: str, max_bytes: int, deadline: float) -> RemoteTail:
         """See `Transport.tail`."""
         content = self.read(path, 1 << 30, deadline).content

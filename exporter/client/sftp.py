@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import paramiko
 
-from exporter.client.transport import RemoteFile
+from exporter.client.transport import RemoteContent, RemoteFile
 
 ResultT = TypeVar("ResultT")
 
@@ -37,6 +37,19 @@ def write_files(
             # Not pipelined: paramiko then never looks at what became of the writes.
             remote.write(file.content)
         written(name)
+
+
+def read_file(sftp: paramiko.SFTPClient, path: str, max_bytes: int) -> RemoteContent:
+    """Reads a file from its start.
+
+    Raises:
+        FileNotFoundError: there is no such file that we may read.
+    """
+
+    def read(remote: paramiko.SFTPFile, facts: paramiko.SFTPAttributes) -> RemoteContent:
+        return RemoteContent(bytes(remote.read(max_bytes)), facts.st_mtime)
+
+    return with_file(sftp, path, read)
 
 
 def with_file(

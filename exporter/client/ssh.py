@@ -10,8 +10,8 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -21,7 +21,7 @@ import paramiko
 from exporter.client.commands import Shell
 from exporter.client.credentials import AgentError, candidate_keys, silent_agent
 from exporter.client.hostkeys import known_name, pinned_keys
-from exporter.client.sftp import make_folder, with_file, write_files
+from exporter.client.sftp import make_folder, read_file, with_file, write_files
 from exporter.client.transport import Answer, RemoteContent, RemoteFile, RemoteTail
 from exporter.errors import (
     AnswerError,
@@ -158,11 +158,19 @@ class SshTransport(Shell):
 
     def read(self, path: str, max_bytes: int, deadline: float) -> RemoteContent:
         """See `Transport.read`."""
+        return self._with_sftp(lambda sftp: read_file(sftp, path, max_bytes), deadline, f"reading {path}")
 
-        def read(remote: paramiko.SFTPFile, facts: paramiko.SFTPAttributes) -> RemoteContent:
-            return RemoteContent(bytes(remote.read(max_bytes)), facts.st_mtime)
+    def read_many(self, paths: Sequence[str], max_bytes: int, deadline: float) -> dict[str, RemoteContent]:
+        """See `Transport.read_many`."""
 
-        return self._with_sftp(lambda sftp: with_file(sftp, path, read), deadline, f"reading {path}")
+        def read(sftp: paramiko.SFTPClient) -> dict[str, RemoteContent]:
+            found = {}
+            for path in paths:
+                with suppress(FileNotFoundError):
+                    found[path] = read_file(sftp, path, max_bytes)
+            return found
+
+        return self._with_sftp(read, deadline, f"reading {len(paths)} files")
 
     def tail(self, path: str, max_bytes: int, deadline: float) -> RemoteTail:
         """See `Transport.tail`."""

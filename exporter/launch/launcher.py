@@ -9,7 +9,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from exporter.launch.render import (
 from exporter.launch.spec import Spec
 from exporter.launch.steps import reached
 from exporter.store import submissions
+from exporter.store.chains import Chain
 from exporter.store.db import Store
 from exporter.store.submissions import Submission, in_doubt
 
@@ -90,6 +91,7 @@ class Launcher:
         campaign: str = "",
         even_if_closed: bool = False,
         key: str | None = None,
+        follows: Chain | None = None,
     ) -> Submission:
         """Submits one job.
 
@@ -101,6 +103,7 @@ class Launcher:
             campaign: whose job it is.
             even_if_closed: launch also where the site is known to be closed.
             key: whoever asks calls this intention so: asked once more with it, the launch isn't done again.
+            follows: the chain that it goes on, in the working folder of its first job.
 
         Returns:
             The submission: `submitted` with its job, or `unknown` where the answer was lost; its `error` says why and
@@ -131,6 +134,8 @@ class Launcher:
                 dashboard_ports=tunnel_ports(spec, self.config),
                 now=self.clock(),
                 key=key,
+                chain=None if follows is None else follows.token,
+                link=0 if follows is None else follows.last.submission.link + 1,
             )
         )
         if intended.token != token:  # asked for at another site at the same time
@@ -139,7 +144,9 @@ class Launcher:
         try:
             run_dir = client.make_folder(intended.run_dir)
             reached("folder-made")
-            launch = Launch(token, run_dir, intended.dashboard_port, secrets.token_hex(32))
+            launch = Launch(token, run_dir, intended.dashboard_port, secrets.token_hex(32), intended.link)
+            if follows is not None:
+                launch = replace(launch, work_dir=f"{follows.links[0].submission.run_dir}/{launch.work_dir}")
             keep_secret(self.config.state_dir, token, launch.ray_auth_token)
             files = run_folder_files(spec, site, self.config.vm, launch)
             client.write(run_dir, files, written=lambda _: reached("copying"))

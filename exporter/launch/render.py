@@ -29,12 +29,16 @@ class Launch:
         run_dir: its folder at the site, absolute.
         dashboard_port: the port of its dashboard on this machine; None without a tunnel.
         ray_auth_token: the secret that Ray's clients show; never logged.
+        continuation: how many jobs of its chain came before.
+        work_dir: where the entrypoint runs; below `run_dir` where it isn't absolute.
     """
 
     token: str
     run_dir: str
     dashboard_port: int | None
     ray_auth_token: str
+    continuation: int = 0
+    work_dir: str = "work"
 
 
 def project_of(spec: Spec, site: Site) -> str:
@@ -139,6 +143,8 @@ def render_plan(spec: Spec, site: Site, vm: VmSettings | None, launch: Launch) -
             "env": spec.ray.env,
         },
         "entrypoint": spec.entrypoint,
+        "work_dir": launch.work_dir,
+        "continuation": launch.continuation,
         "vm": {
             "host": vm.host,
             "port": vm.port,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from exporter.config import Name, OneLine
-from exporter.yamlfile import Duration, FileModel, load_model
+from exporter.yamlfile import JOURNAL, Duration, FileModel, load_model
 
 GIB = 1024**3
 
@@ -17,7 +18,9 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(M|MB|MiB|G|GB|GiB|T|TB|TiB)")
 _UNITS = {"M": 1024**2, "G": GIB, "T": 1024**4}
 
 
-def _parse_size(value: object) -> object:
+def _parse_size(value: object, info: ValidationInfo) -> object:
+    if info.context is JOURNAL and isinstance(value, int):
+        return value
     match = _SIZE.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise ValueError("write an amount of memory with its unit, such as 16G (units of 1024: M, G, T)")
@@ -79,6 +82,19 @@ class RaySettings(FileModel):
     env: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], OneLine] = Field(default_factory=dict)
 
 
+class Continuation(FileModel):
+    """A job that meets its time limit is followed by another one that goes on in the same working folder.
+
+    Attributes:
+        times: how many may follow the first.
+        total_units: what all of them may cost together, in the unit that the partition is paid in: where another one
+            might go over that, none follows.
+    """
+
+    times: Annotated[int, Field(ge=1, le=1000)]
+    total_units: Annotated[float, Field(gt=0)] | None = None
+
+
 class Spec(FileModel):
     """A Ray cluster as a Slurm job.
 
@@ -89,6 +105,7 @@ class Spec(FileModel):
         entrypoint: a shell command that runs as driver when the cluster is ready; its exit code becomes the job's.
             Left out: the cluster stays up for its time.
         warn_before_end: seconds before the time limit at which the job begins to end by itself; `warn_seconds`.
+        continue_on_timeout: what follows a job that met its limit; nothing where left out.
         directives: further `#SBATCH` options, such as `--constraint=...`.
     """
 
@@ -99,6 +116,7 @@ class Spec(FileModel):
     entrypoint: OneLine | None = None
     ray: RaySettings = RaySettings()
     warn_before_end: Annotated[Duration, Field(ge=10)] | None = None
+    continue_on_timeout: Continuation | None = None
     directives: tuple[Annotated[str, Field(pattern=r"^--[a-z][a-z-]*(=[^\x00-\x1f\x7f]+)?$")], ...] = ()
 
     @model_validator(mode="after")
@@ -134,6 +152,17 @@ _OURS = frozenset(
     }
 )  # fmt: skip
 """What the spec's other keys say, and what would make it another job than the one that is followed."""
+
+
+def spec_of_journal(kept: Mapping[str, Any]) -> Spec:
+    """Returns the spec of an earlier launch, with the project and the partition that it had.
+
+    Args:
+        kept: the spec as `submissions.spec` has it.
+    """
+    cluster = {**kept["cluster"], "project": kept["project"], "partition": kept["partition"]}
+    written = {name: value for name, value in kept.items() if name in Spec.model_fields}
+    return Spec.model_validate({**written, "cluster": cluster}, context=JOURNAL)
 
 
 def load_spec(path: Path) -> Spec:

@@ -59,6 +59,9 @@ _METRICS = (
     _metric("job_submit_timestamp_seconds", "gauge", _JOB, "When a job was submitted."),
     _metric("job_expected_start_timestamp_seconds", "gauge", _JOB, "When Slurm expects a waiting job to start."),
     _metric("job_start_timestamp_seconds", "gauge", _JOB, "When a job started."),
+    _metric(
+        "job_ray_ready_timestamp_seconds", "gauge", _JOB, "When every node of a job was in its Ray cluster."
+    ),
     _metric("job_end_timestamp_seconds", "gauge", _JOB, "When a job ended."),
     _metric("job_limit_timestamp_seconds", "gauge", _JOB, "When a running job reaches its time limit."),
     _metric("job_time_limit_seconds", "gauge", _JOB, "How long a job may take."),
@@ -123,6 +126,8 @@ _METRICS = (
     _metric("storage_limit_bytes", "gauge", _AREA, "Bytes that a disk area may hold."),
     _metric("storage_used_files", "gauge", _AREA, "Files in a disk area."),
     _metric("storage_limit_files", "gauge", _AREA, "Files that a disk area may hold."),
+    # Ray
+    _metric("ray_cluster_info", "gauge", f"{_JOB} ray_version", "A job's Ray and its version; always 1."),
     # Tunnel
     _metric(
         "tunnel_up", "gauge", _TUNNEL, "Whether a running job's Ray answers through its tunnel, and takes our token."

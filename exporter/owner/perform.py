@@ -14,7 +14,7 @@ from exporter.parsers.sacct import parse as parse_sacct
 from exporter.parsers.squeue import parse as parse_squeue
 from exporter.probes import ProbeContext
 from exporter.probes.jobs import SACCT_PER_HOUR
-from exporter.store import jobs, submissions
+from exporter.store import chains, jobs, submissions
 from exporter.store.requests import Request
 from exporter.yamlfile import load_model_text
 
@@ -64,9 +64,19 @@ def _cancel(site: str, job_id: str, context: ProbeContext) -> dict[str, Any]:
     """Cancels a job. `scancel` is content with any number, so one that isn't followed is looked for first."""
     with context.store.snapshot() as connection:
         parts = jobs.jobs_of(connection, site, jobs.root_of(job_id))
+        chain = chains.of_job(connection, site, job_id)
+    if chain is not None:
+        context.store.write(lambda connection: chains.end(connection, chain.token, "it was cancelled"))
+        newest = chain.last.submission.job_id
+        if newest is not None and newest != job_id:
+            raise InputError(
+                f"job {job_id} on {site} was followed by {newest}, and no further one follows that now; to end it as "
+                f"well: rayslurm cancel {site}/{newest}"
+            )
     named = [part for part in parts if job_id in {part.job_id, part.root_id}]
     if named and all(part.final for part in named):
-        raise InputError(f"job {job_id} on {site} has ended already, see `rayslurm status`")
+        stopped = "" if chain is None or chain.end is not None else "; no further one follows it now"
+        raise InputError(f"job {job_id} on {site} has ended already{stopped}, see `rayslurm status`")
     if not parts and not _may_be_in_queue(job_id, context):
         raise InputError(f"{site} has no job {job_id} of yours in its queue")
     context.client.cancel(job_id)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from exporter.config import Config
 from exporter.errors import RayslurmError, StoreError
 from exporter.launch.launcher import sweep_secrets
+from exporter.owner.continuations import Continuations
 from exporter.owner.perform import perform
 from exporter.probes import Probe, ProbeContext, probe_makers
 from exporter.store import probe_runs, requests
@@ -53,7 +54,9 @@ class SiteWorker(threading.Thread):
         self._schedule = schedule
         self._tasks: queue.PriorityQueue[_Task] = queue.PriorityQueue()
         self._numbers = itertools.count()
-        self._probes = {name: make() for name, make in probe_makers().items()}
+        self._probes: dict[str, Probe] = {name: make() for name, make in probe_makers().items()}
+        continuations = Continuations(config)
+        self._probes[continuations.name] = continuations
         self._queued: set[str] = set()
         self._lock = threading.Lock()
         self.busy_for_person = False

@@ -16,7 +16,7 @@ from typing import Any
 
 import paramiko
 
-from exporter.practice import prints, slurm
+from exporter.practice import prints, slurm, supervisor
 from exporter.practice.prints import Area
 from exporter.practice.ray import Dashboard
 from exporter.practice.slurm import ZONE, Called, Said
@@ -208,6 +208,7 @@ class PracticeSite:
             for job in self.world.jobs():
                 self._tend_tunnel(job, now)
                 _print(job, now)
+                supervisor.write(job, now)
             self._write_balances()
             with self._lock:
                 self._told.append((now, self._used()))

@@ -36,6 +36,12 @@ def waiting(connection: sqlite3.Connection, site: str) -> list[Awaited]:
     return [Awaited(**dict(row)) for row in rows]
 
 
+def is_awaited(connection: sqlite3.Connection, site: str, job_id: str) -> bool:
+    """Tells whether the report of a job is awaited."""
+    row = connection.execute("SELECT 1 FROM awaited_reports WHERE site = ? AND job_id = ?", (site, job_id)).fetchone()
+    return row is not None
+
+
 def postpone(connection: sqlite3.Connection, site: str, job_id: str, *, until: float) -> None:
     """Notes that a report was asked for in vain, and when to ask again."""
     connection.execute(

@@ -27,6 +27,8 @@ class Submission:
         job_id: the job that came of it; None while there is none or it isn't known.
         error: why it is unknown or absent.
         key: what whoever asked for it calls it; None where they gave it no name of its own.
+        chain: the token of the submission that its chain began with; None: it is the first, or the only one.
+        link: how many jobs of its chain came before.
     """
 
     token: str
@@ -42,6 +44,8 @@ class Submission:
     created: float
     updated: float
     key: str | None = None
+    chain: str | None = None
+    link: int = 0
 
     @property
     def slurm_name(self) -> str:
@@ -71,6 +75,8 @@ def intend(
     dashboard_ports: Sequence[int],
     now: float,
     key: str | None = None,
+    chain: str | None = None,
+    link: int = 0,
 ) -> Submission:
     """Writes an intention down, with the first port of `dashboard_ports` that no unfinished job has.
 
@@ -98,9 +104,9 @@ def intend(
             )
     connection.execute(
         "INSERT INTO submissions"
-        " (token, site, campaign, name, spec, run_dir, dashboard_port, state, created, updated, key)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, 'intended', ?, ?, ?)",
-        (token, site, campaign, name, json.dumps(spec, sort_keys=True), run_dir, port, now, now, key),
+        " (token, site, campaign, name, spec, run_dir, dashboard_port, state, created, updated, key, chain, link)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, 'intended', ?, ?, ?, ?, ?)",
+        (token, site, campaign, name, json.dumps(spec, sort_keys=True), run_dir, port, now, now, key, chain, link),
     )
     return get(connection, token)
 
@@ -253,9 +259,12 @@ def unsettled(connection: sqlite3.Connection, site: str | None = None) -> list[S
 
 
 def became_nothing(connection: sqlite3.Connection, *, since: float) -> list[Submission]:
-    """Returns the submissions that were found to have become no job since then, oldest first."""
+    """Returns the submissions that were found to have become no job since then, oldest first.
+
+    One that was to follow another job is tried again, and its chain says so when that is given up.
+    """
     rows = connection.execute(
-        "SELECT * FROM submissions WHERE state = 'absent' AND updated > ? ORDER BY created", (since,)
+        "SELECT * FROM submissions WHERE state = 'absent' AND chain IS NULL AND updated > ? ORDER BY created", (since,)
     )
     return [_submission(row) for row in rows]
 

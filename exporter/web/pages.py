@@ -15,12 +15,14 @@ from exporter import __version__
 from exporter.config import Config
 from exporter.efficiency import combined
 from exporter.records import AllocationRecord, Bill, EfficiencyReport
-from exporter.store import balances, bills, jobs, probe_runs, reports, samples, submissions, tunnels
+from exporter.store import balances, bills, chains, jobs, probe_runs, reports, runs, samples, submissions, tunnels
 from exporter.store.balances import Project
+from exporter.store.chains import Chain
 from exporter.store.commands import CommandLedger
 from exporter.store.db import Store
 from exporter.store.jobs import JobRow
 from exporter.store.probe_runs import ProbeRun
+from exporter.store.runs import Run
 from exporter.store.submissions import Submission
 from exporter.store.tunnels import Health
 from exporter.web import shown
@@ -34,13 +36,15 @@ JOBS_PROBE = "jobs"
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """A job, what it cost, where its dashboard is, and how the tunnel to it is where that is known."""
+    """A job, what it cost, where its dashboard is, what its supervisor says, and the chain that it belongs to."""
 
     job: JobRow
     bill: Bill | None
     efficiency: list[EfficiencyReport]
     submission: Submission | None
     tunnel: Health | None
+    run: Run | None
+    chain: Chain | None
     now: float
 
     @property
@@ -227,6 +231,7 @@ class Pages:
     def _views(self, connection: sqlite3.Connection, rows: list[JobRow], now: float) -> list[JobView]:
         ours = {(row.site, row.job_id): row for row in submissions.settled(connection)}
         health = tunnels.dashboards(connection, now=now)
+        chained = chains.of_jobs(connection, rows)
         return [
             JobView(
                 job,
@@ -234,6 +239,8 @@ class Pages:
                 combined(reports.of_job(connection, job.site, job.job_id)) if job.final else [],
                 ours.get((job.site, job.job_id)),
                 health.get((job.site, job.job_id)),
+                runs.of_job(connection, job.site, job.job_id),
+                chained.get((job.site, job.job_id)),
                 now,
             )
             for job in rows

@@ -9,12 +9,12 @@ from exporter.efficiency import combined
 from exporter.metrics.catalogue import Families
 from exporter.metrics.collectors import Scrape
 from exporter.states import METRIC_STATES
-from exporter.store import bills, jobs, reports
+from exporter.store import bills, jobs, reports, runs
 from exporter.store.jobs import JobRow
 
 
 def collect(scrape: Scrape, families: Families) -> None:
-    """Adds the Job and Efficiency blocks, `jobs_tracked` and `jobs_omitted`."""
+    """Adds the Job and Efficiency blocks, what is known of the jobs' Rays, `jobs_tracked` and `jobs_omitted`."""
     settings = scrape.config.metrics
     shown, omitted = jobs.visible(
         scrape.connection, now=scrape.now, keep_finished=settings.keep_finished, max_finished=settings.max_jobs
@@ -22,6 +22,10 @@ def collect(scrape: Scrape, families: Families) -> None:
     shown = [job for job in shown if job.site in scrape.config.sites]
     for job in shown:
         _add_job(job, families)
+        ready_time, ray_version = runs.ready(scrape.connection, job.site, job.job_id)
+        families.add("job_ray_ready_timestamp_seconds", ready_time, job.site, job.job_id)
+        if ray_version is not None:
+            families.add("ray_cluster_info", 1, job.site, job.job_id, ray_version)
         if not job.final:
             continue
         bill = bills.of_job(scrape.connection, job.site, job.job_id)

@@ -1,0 +1,174 @@
+"""What launched jobs say of themselves: their supervisors' `status.json` and, when they have ended, `summary.json`.
+
+While a job comes up its folder is looked into every 2 minutes, and at once when its tunnel answers. After that a living
+tunnel tells enough; without one the heartbeat is looked for every 10 minutes. At its end a job's summary is read once.
+All files that are due are read in one session, which counts as one command.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from exporter.client.transport import RemoteContent
+from exporter.errors import InputError
+from exporter.probes.base import ProbeContext
+from exporter.store import runs
+from exporter.store.runs import Run, Unread
+
+_log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 30.0
+"""Between two looks into the store for jobs to read of."""
+
+STARTING_SECONDS = 120.0
+"""Between two looks into the folder of a job whose Ray isn't ready yet."""
+
+UNSEEN_SECONDS = 600.0
+"""The same where Ray was ready and no tunnel tells of it."""
+
+RETRY_SECONDS = 60.0
+"""Before the folder of an ended job is looked into once more for its summary: file systems lag."""
+
+MAX_BYTES = 1 << 20
+"""More than this is no summary."""
+
+_FORGET_SECONDS = 7 * 86400.0
+_FILES_PER_READ = 40
+
+
+@dataclass(slots=True)
+class RunsProbe:
+    """Reads of the jobs of one site."""
+
+    name: str = "runs"
+    keeps_seconds: float = 0
+    _looked: dict[str, float] = field(default_factory=dict)
+
+    def run(self, context: ProbeContext) -> float:
+        """See `Probe.run`."""
+        now = context.clock()
+        with context.store.snapshot() as connection:
+            waiting = runs.unread(connection, context.site.name, now=now, since=now - _FORGET_SECONDS)
+        self._looked = {job.job_id: self._looked[job.job_id] for job in waiting if job.job_id in self._looked}
+        due = [job for job in waiting if self._is_due(job, context)][: _FILES_PER_READ // 2]
+        if not due:
+            return LOOK_SECONDS
+        paths = [path for job in due for path in _paths(job)]
+        found = context.client.read_many(paths, MAX_BYTES)
+        context.store.write(lambda connection: self._take_in(connection, context, due, found))
+        return LOOK_SECONDS
+
+    def delay_after_failure(self) -> float:
+        """See `Probe.delay_after_failure`."""
+        return STARTING_SECONDS
+
+    def hurry(self, context: ProbeContext) -> bool:
+        """See `Probe.hurry`."""
+        del context
+        return False
+
+    def _is_due(self, job: Unread, context: ProbeContext) -> bool:
+        if job.read is None or (job.tunnel_up and not job.ready):
+            return True
+        if job.ended:
+            wait = RETRY_SECONDS if job.job_id in self._looked else 0.0
+        elif job.ready:
+            wait = math.inf if job.tunnel_up else UNSEEN_SECONDS
+        else:
+            wait = STARTING_SECONDS
+        # What lies ahead was written while the clock was wrong.
+        return not 0 <= context.clock() - job.read < context.site.scaled(wait)
+
+    def _take_in(
+        self,
+        connection: sqlite3.Connection,
+        context: ProbeContext,
+        due: list[Unread],
+        found: Mapping[str, RemoteContent],
+    ) -> None:
+        now = context.clock()
+        for job in due:
+            status, summary = (
+                _read(connection, context, job, found.get(f"{job.run_dir}/{name}"), name)
+                for name in ("status.json", "summary.json")
+            )
+            # One that ended in the middle of its life says no more; looked for twice, since file systems lag.
+            settled = job.ended and (summary is not None or job.job_id in self._looked)
+            if job.ended:
+                self._looked[job.job_id] = now
+            run = _run(context.site.name, job.job_id, {**(status or {}), **(summary or {})}, summary, settled=settled)
+            runs.keep(connection, run, now=now)
+            if run.ready_time is not None and not job.ready:
+                _log.info("site %s: job %s: Ray %s is ready", context.site.name, job.job_id, run.ray_version)
+
+
+def make() -> RunsProbe:
+    """Returns the probe for one site."""
+    return RunsProbe()
+
+
+def _paths(job: Unread) -> list[str]:
+    names = ("summary.json", "status.json") if job.ended else ("status.json",)
+    return [f"{job.run_dir}/{name}" for name in names]
+
+
+def read_record(text: str, *, job_id: str, token: str) -> dict[str, Any] | None:
+    """Returns what a supervisor wrote; None where it is another job's, or an earlier attempt's, in the same folder.
+
+    Raises:
+        InputError: it isn't what a supervisor writes.
+    """
+    try:
+        record = json.loads(text)
+    except ValueError:
+        raise InputError(f"no JSON: {text[:80]!r}") from None
+    if not isinstance(record, dict):
+        raise InputError(f"no object: {text[:80]!r}")
+    for name, kinds in _KINDS.items():
+        value = record.get(name)
+        if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
+            raise InputError(f"{name} is {value!r}")
+    if (record.get("job_id"), record.get("token")) != (job_id, token):
+        return None
+    return record
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "phase": (str,),
+    "phase_time": (int, float),
+    "time": (int, float),
+    "ready_time": (int, float),
+    "ray_version": (str,),
+    "session_name": (str,),
+    "outcome": (str,),
+    "reason": (str,),
+    "exit_code": (int,),
+    "nodes": (list,),
+    "results": (list,),
+}
+
+
+def _read(
+    connection: sqlite3.Connection, context: ProbeContext, job: Unread, content: RemoteContent | None, name: str
+) -> dict[str, Any] | None:
+    """Returns what stands in one of a job's files; what isn't understood is kept raw, and counted."""
+    if content is None:
+        return None
+    text = content.content.decode("utf-8", errors="backslashreplace")
+    try:
+        return read_record(text, job_id=job.job_id, token=job.token)
+    except InputError as error:
+        _log.warning("site %s: job %s: %s: %s", context.site.name, job.job_id, name, error)
+        context.keep(connection, name.removesuffix(".json"), text, faults=1)
+        return None
+
+
+def _run(site: str, job_id: str, record: Mapping[str, Any], summary: dict[str, Any] | None, *, settled: bool) -> Run:
+    named = {name: record.get(name) for name in _KINDS if name in Run.__dataclass_fields__}
+    return Run(site, job_id, **named, heartbeat=record.get("time"), summary=summary, settled=settled)

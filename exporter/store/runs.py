@@ -1,0 +1,128 @@
+"""What the supervisors of launched jobs say of themselves, as it was last read from the jobs' folders."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a job's supervisor has said; None is not known.
+
+    Attributes:
+        phase: the one it was in when it last wrote.
+        phase_time: when it entered that, epoch seconds.
+        heartbeat: when it last wrote, epoch seconds.
+        ready_time: when every node was in the Ray cluster, epoch seconds.
+        ray_version: as Ray tells it.
+        session_name: by which this Ray is told from another one.
+        outcome: how the job ended, in one word; see `jobs/ray_job.py`.
+        reason: why it ended.
+        exit_code: what the job ended with.
+        summary: all that it said at its end, as it stands in `summary.json`.
+        settled: whether nothing more will be read of it.
+    """
+
+    site: str
+    job_id: str
+    phase: str | None = None
+    phase_time: float | None = None
+    heartbeat: float | None = None
+    ready_time: float | None = None
+    ray_version: str | None = None
+    session_name: str | None = None
+    outcome: str | None = None
+    reason: str | None = None
+    exit_code: int | None = None
+    summary: dict[str, Any] | None = None
+    settled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A launched job of which something is still to be read.
+
+    Attributes:
+        run_dir: its folder at the site.
+        token: the submission's.
+        ended: whether accounting has said its last word on it.
+        ready: whether its Ray is known to have been ready.
+        tunnel_up: whether its Ray was answering through the tunnel just now.
+        read: when its folder was last read, epoch seconds; None where it never was.
+    """
+
+    job_id: str
+    run_dir: str
+    token: str
+    ended: bool
+    ready: bool
+    tunnel_up: bool
+    read: float | None
+
+
+_FIELDS = tuple(name for name in Run.__dataclass_fields__ if name not in {"site", "job_id", "summary", "settled"})
+
+
+def unread(connection: sqlite3.Connection, site: str, *, now: float, since: float) -> list[Unread]:
+    """Returns the launched jobs of a site that run, or have ended since then and aren't settled, oldest first.
+
+    Args:
+        connection: of a snapshot.
+        site: the site's name.
+        now: epoch seconds.
+        since: jobs that ended before are left alone.
+    """
+    rows = connection.execute(
+        "SELECT j.job_id, s.run_dir, s.token, j.final AS ended, r.ready_time IS NOT NULL AS ready, r.read,"
+        " coalesce(h.state = 'up' AND h.good_until > ?, 0) AS tunnel_up"
+        " FROM submissions s JOIN jobs j ON j.site = s.site AND j.job_id = s.job_id"
+        " LEFT JOIN runs r ON r.site = j.site AND r.job_id = j.job_id"
+        " LEFT JOIN tunnel_health h ON h.site = j.site AND h.job_id = j.job_id AND h.tunnel = 'dashboard'"
+        " WHERE s.site = ? AND coalesce(r.settled, 0) = 0"
+        " AND (j.state = 'running' OR (j.final = 1 AND j.start_time IS NOT NULL AND j.end_time > ?))"
+        " ORDER BY s.created",
+        (now, site, since),
+    )
+    return [
+        Unread(
+            row["job_id"], row["run_dir"], row["token"], bool(row["ended"]), bool(row["ready"]), bool(row["tunnel_up"]),
+            row["read"],
+        )
+        for row in rows
+    ]  # fmt: skip
+
+
+def keep(connection: sqlite3.Connection, run: Run, *, now: float) -> None:
+    """Keeps what was read of a job; what is not known any more stays as it was known."""
+    summary = None if run.summary is None else json.dumps(run.summary, sort_keys=True)
+    names = [*_FIELDS, "summary"]
+    kept = ", ".join(f"{name} = coalesce(excluded.{name}, {name})" for name in names)
+    connection.execute(
+        f"INSERT INTO runs (site, job_id, {', '.join(names)}, settled, read)"  # noqa: S608 - names of this module's own
+        f" VALUES (?, ?, {', '.join('?' for _ in names)}, ?, ?) ON CONFLICT (site, job_id) DO UPDATE SET {kept},"
+        " settled = excluded.settled, read = excluded.read",
+        (run.site, run.job_id, *(getattr(run, name) for name in _FIELDS), summary, int(run.settled), now),
+    )
+
+
+def ready(connection: sqlite3.Connection, site: str, job_id: str) -> tuple[float | None, str | None]:
+    """Returns when a job's Ray was ready, and its version; None for what isn't known."""
+    row = connection.execute(
+        "SELECT ready_time, ray_version FROM runs WHERE site = ? AND job_id = ?", (site, job_id)
+    ).fetchone()
+    return (None, None) if row is None else (row["ready_time"], row["ray_version"])
+
+
+def of_job(connection: sqlite3.Connection, site: str, job_id: str) -> Run | None:
+    """Returns what is known of one job; None where nothing was read."""
+    row = connection.execute("SELECT * FROM runs WHERE site = ? AND job_id = ?", (site, job_id)).fetchone()
+    return None if row is None else _run(row)
+
+
+def _run(row: sqlite3.Row) -> Run:
+    known = {name: row[name] for name in ("site", "job_id", *_FIELDS)}
+    summary = None if row["summary"] is None else json.loads(row["summary"])
+    return Run(**known, summary=summary, settled=bool(row["settled"]))
