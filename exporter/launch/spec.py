@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, model_validator
 
 from exporter.config import Name, OneLine
+from exporter.errors import ConfigError
 from exporter.yamlfile import JOURNAL, Duration, FileModel, load_model
 
 GIB = 1024**3
@@ -159,10 +160,16 @@ def spec_of_journal(kept: Mapping[str, Any]) -> Spec:
 
     Args:
         kept: the spec as `submissions.spec` has it.
+
+    Raises:
+        ConfigError: it is no spec any more.
     """
-    cluster = {**kept["cluster"], "project": kept["project"], "partition": kept["partition"]}
-    written = {name: value for name, value in kept.items() if name in Spec.model_fields}
-    return Spec.model_validate({**written, "cluster": cluster}, context=JOURNAL)
+    try:
+        cluster = {**kept["cluster"], "project": kept["project"], "partition": kept["partition"]}
+        written = {name: value for name, value in kept.items() if name in Spec.model_fields}
+        return Spec.model_validate({**written, "cluster": cluster}, context=JOURNAL)
+    except (KeyError, TypeError, ValidationError) as error:
+        raise ConfigError(f"the spec of the earlier job can't be used any more: {error}") from None
 
 
 def load_spec(path: Path) -> Spec:

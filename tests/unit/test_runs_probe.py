@@ -1,0 +1,232 @@
+"""The runs probe: what is read of a job's folder, when, and what becomes of what isn't understood."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from exporter.client.replay import Exchange, ReplayTransport
+from exporter.probes import ProbeContext
+from exporter.probes.runs import (
+    LOOK_SECONDS,
+    RETRY_SECONDS,
+    STARTING_SECONDS,
+    UNSEEN_SECONDS,
+    RunsProbe,
+)
+from exporter.store import counters, jobs, runs, submissions, tunnels
+from exporter.store.db import Store
+from exporter.store.runs import Run
+from exporter.store.tunnels import Health
+from tests.unit.conftest import Clock, MakeSite
+
+SITE, TOKEN, RUN = "puhti2", "abcdefghjkmn", "/scratch/run"
+READY = {"ready_time": 1795000020.5, "ray_version": "2.60.0", "session_name": "session_x"}
+
+
+def status(**more: Any) -> dict[str, Any]:
+    return {"version": 1, "job_id": "77", "token": TOKEN, "phase": "waiting_head", "time": 1795000010.0, **more}
+
+
+SUMMARY = status(
+    phase="failed", outcome="failed", exit_code=7, reason="the entrypoint ended with exit status 7", nodes=[], **READY
+)
+
+
+def launched(store: Store, *, state: str = "running", final: bool = False) -> None:
+    def write(connection: Any) -> None:
+        submissions.intend(
+            connection, token=TOKEN, site=SITE, campaign="", name="train", run_dir=RUN, now=1.0,
+            spec={"project": "p", "partition": "small"}, dashboard_ports=[8100],
+        )  # fmt: skip
+        submissions.submitted(connection, TOKEN, "77", now=2.0)
+        become(connection, state, final=final)
+
+    store.write(write)
+
+
+def become(connection: Any, state: str, *, final: bool) -> None:
+    end = 1795000000 if final else None
+    connection.execute(
+        "UPDATE jobs SET state = ?, final = ?, start_time = 1794999910, end_time = ? WHERE job_id = '77'",
+        (state, int(final), end),
+    )
+
+
+@pytest.fixture
+def site(store: Store, make_site: MakeSite) -> tuple[ProbeContext, ReplayTransport]:
+    return make_site([], {})
+
+
+def known(store: Store) -> Run | None:
+    with store.snapshot() as connection:
+        return runs.of_job(connection, SITE, "77")
+
+
+def write(transport: ReplayTransport, **files: dict[str, Any] | str) -> None:
+    for name, content in files.items():
+        text = content if isinstance(content, str) else json.dumps(content)
+        transport.files[f"{RUN}/{name}.json"] = text.encode()
+
+
+def reads(transport: ReplayTransport) -> list[str]:
+    return [str(what).removeprefix(RUN + "/") for verb, what in transport.asked if verb == "read"]
+
+
+def test_a_job_that_comes_up_is_looked_at_now_and_then_until_ray_is_ready(
+    store: Store, clock: Clock, site: tuple[ProbeContext, ReplayTransport]
+) -> None:
+    context, transport = site
+    launched(store)
+    probe = RunsProbe()
+    assert probe.run(context) == LOOK_SECONDS
+    run = known(store)
+    assert run is not None
+    assert run.phase is None, "its folder had nothing yet"
+    write(transport, status=status())
+    clock.now += STARTING_SECONDS - 1
+    probe.run(context)
+    assert reads(transport) == []
+    clock.now += 2
+    probe.run(context)
+    run = known(store)
+    assert run is not None
+    assert (run.phase, run.ready_time, run.heartbeat) == ("waiting_head", None, 1795000010.0)
+    write(transport, status=status(phase="driver", **READY))
+    clock.now += STARTING_SECONDS + 1
+    probe.run(context)
+    run = known(store)
+    assert run is not None
+    assert (run.phase, run.ready_time, run.ray_version) == ("driver", 1795000020.5, "2.60.0")
+    clock.now += UNSEEN_SECONDS - 1
+    probe.run(context)
+    assert reads(transport) == ["status.json"] * 2
+    clock.now += 2
+    probe.run(context)
+    assert reads(transport) == ["status.json"] * 3, "no tunnel tells of it, so its heartbeat does"
+
+
+def test_a_tunnel_that_answers_tells_that_ray_is_ready_and_spares_the_site_the_rest(
+    store: Store, clock: Clock, site: tuple[ProbeContext, ReplayTransport]
+) -> None:
+    context, transport = site
+    launched(store)
+    probe = RunsProbe()
+    probe.run(context)
+    write(transport, status=status(phase="driver", **READY))
+    clock.now += 5
+    probe.run(context)
+    assert reads(transport) == []
+    health = Health(SITE, "77", tunnels.DASHBOARD, "up", clock.now, 0.1, clock.now + 1e6)
+    store.write(lambda connection: tunnels.keep(connection, [health]))
+    probe.run(context)
+    assert reads(transport) == ["status.json"]
+    clock.now += 10 * UNSEEN_SECONDS
+    probe.run(context)
+    assert reads(transport) == ["status.json"]
+
+
+def test_the_summary_is_read_once(store: Store, clock: Clock, site: tuple[ProbeContext, ReplayTransport]) -> None:
+    context, transport = site
+    launched(store, state="failed", final=True)
+    write(transport, status=status(phase="failed", **READY), summary=SUMMARY)
+    probe = RunsProbe()
+    for _ in range(3):
+        probe.run(context)
+        clock.now += 600
+    assert sorted(reads(transport)) == ["status.json", "summary.json"]
+    run = known(store)
+    assert run is not None
+    assert (run.outcome, run.exit_code, run.reason) == ("failed", 7, "the entrypoint ended with exit status 7")
+    assert run.summary == SUMMARY
+    assert run.settled
+    assert context.ledger.sent("read") == 1, "two files, one command"
+
+
+def test_without_a_summary_it_is_looked_for_twice(
+    store: Store, clock: Clock, site: tuple[ProbeContext, ReplayTransport]
+) -> None:
+    context, transport = site
+    launched(store, state="node_fail", final=True)
+    write(transport, status=status(phase="driver", **READY))
+    probe = RunsProbe()
+    probe.run(context)
+    run = known(store)
+    assert run is not None
+    assert not run.settled
+    clock.now += RETRY_SECONDS + 1
+    probe.run(context)
+    run = known(store)
+    assert run is not None
+    assert run.settled
+    assert (run.phase, run.outcome, run.reason) == ("driver", None, None)
+
+
+def test_what_was_known_stays_where_the_folder_is_gone(
+    store: Store, clock: Clock, site: tuple[ProbeContext, ReplayTransport]
+) -> None:
+    context, transport = site
+    launched(store)
+    write(transport, status=status(phase="driver", **READY))
+    probe = RunsProbe()
+    probe.run(context)
+    transport.files.clear()
+    store.write(lambda connection: become(connection, "completed", final=True))
+    for _ in range(2):
+        clock.now += RETRY_SECONDS + 1
+        probe.run(context)
+    run = known(store)
+    assert run is not None
+    assert run.settled
+    assert run.ready_time == 1795000020.5
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"job_id": "77", "time": "noon"}', '{"exit_code": true}', "\xff"])
+def test_what_is_not_understood_is_kept_and_counted(
+    store: Store, site: tuple[ProbeContext, ReplayTransport], text: str
+) -> None:
+    context, transport = site
+    launched(store)
+    write(transport, status=text)
+    RunsProbe().run(context)
+    with store.snapshot() as connection:
+        faults = [one.value for one in counters.read(connection) if one.labels.get("parser") == "status"]
+        raw = [row["text"] for row in connection.execute("SELECT text FROM raw_outputs")]
+    assert faults == [1]
+    assert raw == [text.encode().decode()]
+
+
+@pytest.mark.parametrize("other", [{"job_id": "76"}, {"token": "another"}])
+def test_what_another_job_left_in_the_folder_says_nothing(
+    store: Store, site: tuple[ProbeContext, ReplayTransport], other: dict[str, str]
+) -> None:
+    context, transport = site
+    launched(store, state="failed", final=True)
+    write(transport, summary=SUMMARY | other, status=status() | other)
+    RunsProbe().run(context)
+    run = known(store)
+    assert run is not None
+    assert (run.outcome, run.phase, run.settled) == (None, None, False)
+
+
+def test_jobs_that_were_not_launched_here_or_never_ran_are_left_alone(
+    store: Store, site: tuple[ProbeContext, ReplayTransport]
+) -> None:
+    context, transport = site
+    launched(store, state="cancelled", final=True)
+    store.write(lambda connection: connection.execute("UPDATE jobs SET start_time = NULL"))
+    store.write(lambda connection: jobs.track(connection, SITE, "78", now=1.0))
+    RunsProbe().run(context)
+    assert transport.asked == []
+
+
+def test_a_site_that_does_not_answer_leaves_all_as_it_was(store: Store, make_site: MakeSite) -> None:
+    context, _ = make_site([Exchange("connect", raises="ConnectError", repeat=True)])
+    launched(store)
+    probe = RunsProbe()
+    with pytest.raises(Exception, match="ConnectError"):
+        probe.run(context)
+    assert known(store) is None
+    assert probe.delay_after_failure() == STARTING_SECONDS
