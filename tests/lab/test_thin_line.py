@@ -67,6 +67,10 @@ def test_the_whole_way(lab: Lab, ray_venv: Path, tmp_path: Path) -> None:
         assert version["ray_version"] == ready["ray_version"]
         assert version["session_name"] == ready["session_name"]
 
+        ready_time = lab.wait(lambda: rayslurm.value("job_ray_ready_timestamp_seconds", **job), 30, "when it was ready")
+        assert ready_time == pytest.approx(ready["ready_time"], abs=0.001)
+        assert rayslurm.value("ray_cluster_info", **job, ray_version=version["ray_version"]) == 1
+
         watch_the_tunnel(lab, rayslurm, launched)
 
         assert "cancel" in rayslurm.run("cancel", f"{SITE}/{job_id}", "--yes").stdout
@@ -75,6 +79,9 @@ def test_the_whole_way(lab: Lab, ray_venv: Path, tmp_path: Path) -> None:
         lab.wait(lambda: rayslurm.value("jobs_finished_total", **finished) == 1, 90, "its end on /metrics")
         assert rayslurm.value("job_state", **job, state="cancelled") == 1
         assert rayslurm.value("tunnel_up", **job) is None
+        # Ray ends its head without the dashboard, which was killed just before the cancel.
+        said = lab.wait(lambda: of_status(rayslurm, job_id)["run"]["reason"], 30, "how it ended")
+        assert said.startswith(("the head on c1 ended", "SIGTERM came")), said
 
         # Not with -X: without the steps TotalCPU is 0.
         truth, *_ = lab.sacct(
@@ -159,6 +166,11 @@ def watch_the_tunnel(lab: Lab, rayslurm: Rayslurm, launched: dict[str, Any]) -> 
     shows("up")
     lab.on("c1", "kill", "-KILL", *dashboard)
     shows("target_down")
+
+
+def of_status(rayslurm: Rayslurm, job_id: str) -> dict[str, Any]:
+    """What `rayslurm status` says of a job."""
+    return next(job for job in rayslurm.json("status")["jobs"] if job["job_id"] == job_id)
 
 
 def two_alive(ray: httpx.Client) -> list[dict[str, Any]]:
