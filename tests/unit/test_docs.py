@@ -32,8 +32,8 @@ def test_the_list_of_metrics_is_that_of_the_catalogue() -> None:
 @pytest.mark.parametrize(
     "model",
     [
-        Config, SiteSettings, SshSettings, BudgetSettings, VmSettings, MetricsSettings, Spec, Cluster, RaySettings, Continuation,
-        PartitionSettings, PolicySettings, BalanceSettings, RateSettings, TermSettings,
+        Config, SiteSettings, SshSettings, BudgetSettings, VmSettings, MetricsSettings, Spec, Cluster, RaySettings,
+        Continuation, PartitionSettings, PolicySettings, BalanceSettings, RateSettings, TermSettings,
     ],
 )  # fmt: skip
 def test_every_key_of_the_configuration_is_documented(model: type[BaseModel]) -> None:
