@@ -63,6 +63,20 @@ SYSTEM_LOGS = (
 )
 PORT_TAKEN = re.compile(r"(?i)address already in use|port \S+ (is )?(already )?(in use|taken)|failed to bind")
 FIRST_TOKEN_VERSION, SAFE_TOKEN_VERSION = (2, 52), (2, 54)
+# Frames of a stack, Ray's dump of its state, what srun says of every end, and what nodes tell the supervisor.
+SAYS_NOTHING = re.compile(
+    r"\[0x[0-9a-f]+\]|\*\*\* StackTrace|^\[state-dump\]|^rayslurm-node: |^srun: launch/slurm: |^srun: Job step aborted"
+    r"|^srun: error: \S+: task \S+: (Exited|Terminated|Killed)|^slurmstepd\S*: error: \*\*\* STEP"
+)
+# What tells of a cause in a node's log, the most telling first: what Slurm says, a process of Ray's that ended, an
+# exception, an error that Ray has logged.
+CAUSES = (
+    re.compile(r"(?m)^srun: error: (.*)"),
+    re.compile(r"(?m)\sERR \S+ -- -+ END (\S+)\.(?:out|err) tail \((exit code).*?=(.*)\) -+$"),
+    re.compile(r"(?m)^((?:\w+\.)*\w*(?:Error|Exception): .*)"),
+    re.compile(r"(?m)^\[[^\]]* [EF] \d+ \d+\] (?:\(\w+\) )?\S+:\d+: (.*)"),
+)
+VERSIONS = re.compile(r"(?s)Version mismatch: .*?Ray: (\S+)\s+Python: (\S+).*?Ray: (\S+)\s+Python: (\S+)")
 SESSION_SOCKET = "/r/session_2000-01-01_00-00-00_000000_0000000/sockets/plasma_store.00"
 SOCKET_PATH_LIMIT = 107
 NODE_LINE = "rayslurm-node: "  # before what a node tells the supervisor, in its log
@@ -130,14 +144,29 @@ def write_json(path: str, content: Dict[str, Any]) -> None:
 
 
 def last_lines(path: str, count: int = 25) -> str:
-    """Returns the end of a log, or why there is none."""
+    """Returns the end of a log, without what says nothing, or why there is none."""
     try:
         with open(path, "rb") as stream:
-            stream.seek(max(0, os.fstat(stream.fileno()).st_size - 8192))
+            stream.seek(max(0, os.fstat(stream.fileno()).st_size - 65536))
             text = stream.read().decode("utf-8", "replace")
     except OSError as error:
         return f"(no log: {error})"
-    return "\n".join(text.splitlines()[-count:]) or "(empty log)"
+    lines = [line.rstrip()[:500] for line in text.splitlines() if not SAYS_NOTHING.search(line)]
+    lines = [line for number, line in enumerate(lines) if line not in lines[max(0, number - 1) : number]]
+    return "\n".join(lines[-count:]).strip("\n") or "(empty log)"
+
+
+def cause(path: str) -> str:
+    """Returns what a node's log names as the cause of its end, in one line; nothing where it names none."""
+    log = last_lines(path, 300)
+    versions = VERSIONS.search(log)
+    if versions:
+        return "it has Ray {2} and Python {3}, the head has Ray {0} and Python {1}".format(*versions.groups())
+    for pattern in CAUSES:
+        found = list(pattern.finditer(log))
+        if found:
+            return " ".join(" ".join(found[-1].groups()).split())[:300].rstrip(" .")
+    return ""
 
 
 def output(argv: List[str]) -> str:
@@ -729,6 +758,12 @@ class Node:
         about = {"name": self.name, "role": self.role, "ip": self.about.get("ip"), "lost_time": self.lost_time}
         return dict(known, exit_code=self.status(), **about)
 
+    def ending(self, how: str) -> str:
+        """Returns what there is to say where the node's step has ended: the cause in the first line, then its log."""
+        status = f"exit status {self.status()}"
+        why = cause(self.log) or status
+        return f"the {self.role} on {self.name} {how}: {why}\n{status}; its log ends:\n{last_lines(self.log)}"
+
     def address(self, port: str) -> str:
         """Returns the node's address with one of the ports that it chose."""
         return f"{self.about['ip']}:{self.about['ports'][port]}"
@@ -956,10 +991,8 @@ class Supervisor:
         status = node.status()
         if status is None:
             return
-        tail = last_lines(node.log)
-        if node.attempt >= START_ATTEMPTS or not PORT_TAKEN.search(tail):
-            told = f"the {node.role} on {node.name} ended with exit status {status} before the cluster was ready"
-            raise End(EXIT_START, f"{told}; its log ends:\n{tail}")
+        if node.attempt >= START_ATTEMPTS or not PORT_TAKEN.search(last_lines(node.log)):
+            raise End(EXIT_START, node.ending("did not start"))
         say(f"{node.role} {node.name}: a port was taken; trying others")
         if node.is_head:
             self.finish([worker.child for worker in self.nodes[1:] if worker.child], STEP_END)
@@ -1078,7 +1111,7 @@ class Supervisor:
         status = node.status()
         if status is None or node.lost_time or self.told_to_end():
             return
-        told = f"the {node.role} on {node.name} ended with exit status {status}; its log ends:\n{last_lines(node.log)}"
+        told = node.ending("ended")
         if node.is_head:
             raise End(EXIT_HEAD, told)
         say("the cluster goes on without a node: " + told)

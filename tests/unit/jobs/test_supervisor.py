@@ -190,7 +190,9 @@ def test_when_it_is_killed_nothing_stays(job: Job) -> None:
 def test_a_worker_that_fails_is_named_with_its_last_words(job: Job) -> None:
     job.wrong("worker-fails")
     assert job.run(2) == 69
-    assert f"the worker on {NODES[1]} ended with exit status 1" in job.status["reason"]
+    first, second, *_ = job.status["reason"].splitlines()
+    assert first == f"the worker on {NODES[1]} did not start: ImportError: libcuda.so.1 is nowhere"
+    assert second == "exit status 1; its log ends:"
     assert "libcuda.so.1 is nowhere" in job.log
     assert job.status["phase"] == "failed"
     assert job.processes() == {}
@@ -199,7 +201,9 @@ def test_a_worker_that_fails_is_named_with_its_last_words(job: Job) -> None:
 def test_a_step_that_slurm_refuses_is_named(job: Job) -> None:
     job.wrong(f"no-step-on-{NODES[1]}")
     assert job.run(2) == 69
-    assert "srun: error: Unable to create step" in job.status["reason"]
+    reason = job.status["reason"]
+    assert reason.startswith(f"the worker on {NODES[1]} did not start: Unable to create step")
+    assert "srun: error: Unable to create step" in reason
 
 
 def test_a_worker_that_does_not_come_is_named(job: Job) -> None:
@@ -225,7 +229,7 @@ def test_the_heads_end_is_the_clusters(job: Job) -> None:
     head = next(number for number, argv in job.processes().items() if "--head --node-ip" in argv or " --head " in argv)
     os.kill(head, signal.SIGKILL)
     assert job.end() == 70
-    assert f"the head on {NODES[0]} ended with exit status 137" in job.status["reason"]
+    assert job.status["reason"].startswith(f"the head on {NODES[0]} ended: exit status 137\n")
     assert job.processes() == {}
 
 

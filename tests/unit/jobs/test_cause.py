@@ -1,0 +1,80 @@
+"""What a node's log says of its end: as Ray 2.60 and Slurm 22.05 write it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+STARTED = '2026-11-25T02:49:35Z + ray start --block --head\nrayslurm-node: {"name": "c3", "attempt": 1}\n'
+ENDED = """\
+2026-11-25T02:50:35Z ray start ended with exit status 1
+rayslurm-node: {"attempt": 1, "peak_memory_bytes": 232685568, "peak_cpus": 0.17}
+srun: error: c3: task 0: Exited with exit code 1
+srun: launch/slurm: _step_signal: Terminating StepId=11.1
+"""
+TRACE = (
+    'Traceback (most recent call last):\n  File "/venv/ray/_private/node.py", line 407, in __init__\n    self.check()\n'
+)
+FRAME = "/venv/bin/python3(PyEval_EvalCode+0xbb) [0x5236bb] PyEval_EvalCode\n"
+REDIS = """\
+[2026-11-25 02:49:35,728 E 304 304] (ray_init) redis_context.cc:562: Failed to connect to Redis. Will retry in 500ms.
+[2026-11-25 02:49:35,728 E 304 304] (ray_init) redis_context.cc:562: Failed to connect to Redis. Will retry in 500ms.
+[2026-11-25 02:50:35,791 E 304 304] (ray_init) redis_context.cc:556: 120 attempts to connect have all failed.
+[2026-11-25 02:50:35,807 C 304 304] (ray_init) redis_store_client.cc:141:  An unexpected system state has occurred.
+*** StackTrace Information ***
+"""
+VERSIONS = """\
+RuntimeError: Version mismatch: The cluster was started with:
+    Ray: 2.60.0
+    Python: 3.11.2
+This process on node 198.18.0.103 was started with:
+    Ray: 2.59.0
+    Python: 3.11.4
+
+"""
+KILLED = """\
+2026-11-25 03:00:10,281\tERR scripts.py:120 -- ----- BEGIN raylet.out tail (exit code(s)=-9 (signal 9)) -----
+[state-dump] \tNodeManager.deadline_timer.record_metrics - 1 total (1 active)
+ValueError: something that went well in the end
+2026-11-25 03:00:10,281\tERR scripts.py:128 -- ----- END raylet.out tail (exit code(s)=-9 (signal 9)) -----
+2026-11-25 03:00:10,281\tERR scripts.py:1315 -- Remaining processes will be killed.
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "cause"),
+    [
+        (REDIS + FRAME * 500, "120 attempts to connect have all failed"),
+        (
+            TRACE + "RuntimeError: Failed to start GCS.  Last 0 lines\n",
+            "RuntimeError: Failed to start GCS. Last 0 lines",
+        ),
+        (TRACE + "ray.exceptions.RaySystemError: gone\n" + TRACE + "OSError: [Errno 5]\n", "OSError: [Errno 5]"),
+        (TRACE + VERSIONS, "it has Ray 2.59.0 and Python 3.11.4, the head has Ray 2.60.0 and Python 3.11.2"),
+        (KILLED, "raylet exit code -9 (signal 9)"),
+        ("srun: error: Node failure on c3\n", "Node failure on c3"),
+        (TRACE + "ValueError: " + "x" * 1000 + "\n", "ValueError: " + "x" * 288),
+        ("INFO scripts.py:1266 -- This command will now block\n", ""),
+    ],
+)
+def test_the_cause(ray_job: ModuleType, tmp_path: Path, words: str, cause: str) -> None:
+    log = tmp_path / "worker-c3.log"
+    log.write_text(STARTED + words + ENDED)
+    assert ray_job.cause(str(log)) == cause
+
+
+def test_the_end_of_a_log_is_worth_reading(ray_job: ModuleType, tmp_path: Path) -> None:
+    log = tmp_path / "head.log"
+    log.write_text(STARTED + REDIS + FRAME * 100 + ENDED)
+    assert ray_job.last_lines(str(log)).splitlines() == [
+        "2026-11-25T02:49:35Z + ray start --block --head",
+        REDIS.splitlines()[0],
+        *REDIS.splitlines()[2:4],
+        "2026-11-25T02:50:35Z ray start ended with exit status 1",
+    ]
+    log.write_text(ENDED.partition("\n")[2])
+    assert ray_job.last_lines(str(log)) == "(empty log)"
+    assert ray_job.last_lines(str(tmp_path / "none")).startswith("(no log: ")
+    assert ray_job.cause(str(tmp_path / "none")) == ""
