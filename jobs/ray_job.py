@@ -581,6 +581,25 @@ def session_dir(temp_dir: str, job_id: str) -> str:
     return path
 
 
+def make_session_dir(folder: str) -> None:
+    """Makes the folder for Ray's session.
+
+    Ray opens its own folders to everybody; below one that is ours alone nobody gets there.
+
+    Raises:
+        End: it cannot be made, or is somebody else's.
+    """
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder, 0o700)
+        found = os.lstat(folder)
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+            raise End(EXIT_START, f"{folder} is there and is not ours")
+        os.chmod(folder, 0o700)
+    except OSError as error:
+        raise End(EXIT_START, f"the temporary folder cannot be used: {error}") from error
+
+
 def ray_start(plan: SimpleNamespace, ip: str, head: Optional[str], ports: Dict[str, int], temp: str) -> List[str]:
     """Returns the command that starts Ray on this node. `head` is the address of the head, None on the head itself."""
     memory, store = split_memory(plan.memory_bytes_per_node, plan.object_store_bytes_per_node)
@@ -616,13 +635,7 @@ def run_node(
         low, high = map(int, stream.read().split())
     ports = pick_ports(int(re.sub(r"\D.*", "", job_id) or 0) + attempt, (low, high))
     folder = session_dir(plan.ray.temp_dir, job_id)
-    # Ray opens its own folders to everybody; below one that is ours alone nobody gets there.
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(folder, 0o700)
-    found = os.lstat(folder)
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-        raise End(EXIT_START, f"{folder} is there and is not ours")
-    os.chmod(folder, 0o700)
+    make_session_dir(folder)
     try:
         argv = ray_start(plan, ip, head, ports, os.path.join(folder, "r"))
         print(NODE_LINE + json.dumps({"name": name, "ip": ip, "attempt": attempt, "ports": ports}), flush=True)
@@ -630,7 +643,10 @@ def run_node(
         env = for_hip(dict(os.environ, **{variable: str(ports[one]) for one, variable in VARIABLE_PORTS.items()}))
         if env.get("TMPDIR", "/tmp") == plan.ray.temp_dir:
             env["TMPDIR"] = folder  # so that what Ray's helpers leave there goes with the rest
-        ray = Child("ray", argv, env)
+        try:
+            ray = Child("ray", argv, env)
+        except OSError as error:
+            raise End(EXIT_START, f"{argv[0]} could not be run: {error}") from error
         began = time.monotonic()
         taken = None
         while ray.status() is None and not taken and not came - {signal.SIGUSR1}:
@@ -761,7 +777,7 @@ class Node:
     def ending(self, how: str) -> str:
         """Returns what there is to say where the node's step has ended: the cause in the first line, then its log."""
         status = f"exit status {self.status()}"
-        why = cause(self.log) or status
+        why = next((one["reason"] for one in self.told() if "reason" in one), None) or cause(self.log) or status
         return f"the {self.role} on {self.name} {how}: {why}\n{status}; its log ends:\n{last_lines(self.log)}"
 
     def address(self, port: str) -> str:
@@ -804,10 +820,20 @@ class Supervisor:
         self.enter("ending", reason=end.reason)
         self.summarize(end)  # Slurm may not leave the time for it later
         self.stop()
+        self.explain(end)
         self.enter("failed" if end.failed else "ended", reason=end.reason, exit_code=end.code)
         self.summarize(end)
         self.pack_logs()
         return end.code
+
+    def explain(self, end: End) -> None:
+        """Adds to the reason what only the nodes' logs tell when all is over."""
+        failed = [node for node in self.nodes if "srun: error: Node failure on " in last_lines(node.log)]
+        if end.outcome == "terminated" and failed:
+            for node in failed:
+                node.lost_time = node.lost_time or time.time()
+            end.reason = "Slurm ended the job: failure of " + ", ".join(node.name for node in failed)
+            say(end.reason)
 
     def enter(self, phase: str, **more: Any) -> None:
         """Enters a phase: into the log and into status.json."""
@@ -1193,6 +1219,7 @@ def main() -> int:
         return run_node(plan, job_id, told.node, head=told.head, attempt=told.attempt, logs=told.logs)
     except End as end:
         say(end.reason)
+        print(NODE_LINE + json.dumps({"attempt": told.attempt, "reason": end.reason}), flush=True)
         return end.code
 
 

@@ -1,11 +1,14 @@
-"""What a node's log says of its end: as Ray 2.60 and Slurm 22.05 write it."""
+"""Why a node ended, from what there is in its log, as Ray 2.60 and Slurm 22.05 write it."""
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from tests.unit.jobs.harness import NODES, Job
 
 STARTED = '2026-11-25T02:49:35Z + ray start --block --head\nrayslurm-node: {"name": "c3", "attempt": 1}\n'
 ENDED = """\
@@ -78,3 +81,22 @@ def test_the_end_of_a_log_is_worth_reading(ray_job: ModuleType, tmp_path: Path) 
     assert ray_job.last_lines(str(log)) == "(empty log)"
     assert ray_job.last_lines(str(tmp_path / "none")).startswith("(no log: ")
     assert ray_job.cause(str(tmp_path / "none")) == ""
+
+
+def test_a_ray_that_is_not_on_every_node(job: Job) -> None:
+    ray = job.folder / "my-ray"
+    ray.write_text('#!/bin/sh\n[ "$1" = --version ] || rm "$0"\nexec ray "$@"\n')
+    ray.chmod(0o755)
+    assert job.run(2, ray={"command": str(ray)}) == 69
+    assert job.status["reason"].startswith(f"the worker on {NODES[1]} did not start: {ray} could not be run: [Errno 2]")
+
+
+def test_a_node_that_slurm_loses_is_the_reason(job: Job) -> None:
+    job.wrong(f"power-cut-on-{NODES[1]}")
+    job.start(2)
+    job.reach("ready")
+    job.send(signal.SIGTERM)
+    assert job.end() == 143
+    assert job.status["reason"] == job.summary["reason"] == f"Slurm ended the job: failure of {NODES[1]}"
+    assert job.status["nodes_lost"] == [NODES[1]]
+    assert job.processes() == {}
