@@ -13,9 +13,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from exporter.practice.site import PROJECT, PracticeSite
 from exporter.practice.slurm import cpu_percent
+from exporter.practice.supervisor import STARTS_SECONDS
 from exporter.practice.world import LAG_SECONDS, Job
 
-KINDS = ("states", "bills", "efficiency", "balances", "areas", "budget", "tunnels")
+KINDS = ("states", "ready", "bills", "efficiency", "balances", "areas", "budget", "tunnels")
 """What is compared."""
 
 BALANCE_SECONDS = 40.0
@@ -171,6 +172,9 @@ def _compare_job(result: Checked, series: Series, site: PracticeSite, job: Job, 
         result.unfinished += not job.stays
         return
     result.expect("states", f"{what} end", _value(series, "job_end_timestamp_seconds", **labels), job.end)
+    if job.elapsed(now) > STARTS_SECONDS:
+        ready = job.start + STARTS_SECONDS
+        result.expect("ready", f"{what} Ray ready", _value(series, "job_ray_ready_timestamp_seconds", **labels), ready)
     paid = site.world.bill(job, now)
     if paid is not None:
         kind, parts = paid

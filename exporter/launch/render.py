@@ -143,6 +143,7 @@ def render_plan(spec: Spec, site: Site, vm: VmSettings | None, launch: Launch) -
             "env": spec.ray.env,
         },
         "entrypoint": spec.entrypoint,
+        "grace_seconds": spec.grace_seconds,
         "work_dir": launch.work_dir,
         "continuation": launch.continuation,
         "vm": {

@@ -106,6 +106,7 @@ class Spec(FileModel):
         entrypoint: a shell command that runs as driver when the cluster is ready; its exit code becomes the job's.
             Left out: the cluster stays up for its time.
         warn_before_end: seconds before the time limit at which the job begins to end by itself; `warn_seconds`.
+        grace: seconds that the entrypoint may take to end, and to save its state, after TERM; `grace_seconds`.
         continue_on_timeout: what follows a job that met its limit; nothing where left out.
         directives: further `#SBATCH` options, such as `--constraint=...`.
     """
@@ -117,6 +118,7 @@ class Spec(FileModel):
     entrypoint: OneLine | None = None
     ray: RaySettings = RaySettings()
     warn_before_end: Annotated[Duration, Field(ge=10)] | None = None
+    grace: Annotated[Duration, Field(ge=0)] | None = None
     continue_on_timeout: Continuation | None = None
     directives: tuple[Annotated[str, Field(pattern=r"^--[a-z][a-z-]*(=[^\x00-\x1f\x7f]+)?$")], ...] = ()
 
@@ -131,6 +133,11 @@ class Spec(FileModel):
                 )
         if self.warn_before_end is not None and self.warn_before_end > self.cluster.time / 2:
             raise ValueError("warn_before_end: leaves the job less than half of cluster.time; make it shorter")
+        if self.grace is not None and self.grace > self.warn_seconds:
+            raise ValueError(
+                f"grace: is longer than the {self.warn_seconds} s between the warning and the limit; make it shorter, or "
+                "warn_before_end longer"
+            )
         if self.cluster.exclusive is False and self.ray.allow_unauthenticated_ray:
             raise ValueError(
                 "ray.allow_unauthenticated_ray: without a token anybody on a shared node can use this Ray; "
@@ -142,6 +149,11 @@ class Spec(FileModel):
     def warn_seconds(self) -> int:
         """Seconds before the limit at which the job is warned: unless said a tenth of its time, at most two minutes."""
         return int(self.warn_before_end or min(120.0, self.cluster.time / 10))
+
+    @property
+    def grace_seconds(self) -> float:
+        """Seconds between TERM and KILL for the entrypoint: unless said 20, and at most half of the warning's time."""
+        return min(20.0, self.warn_seconds / 2) if self.grace is None else self.grace
 
 
 _OURS = frozenset(

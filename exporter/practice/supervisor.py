@@ -10,7 +10,7 @@ from typing import Any
 from exporter.practice.ray import RAY_VERSION
 from exporter.practice.world import Job
 
-_STARTS_SECONDS = 2
+STARTS_SECONDS = 2
 """How long a practice job's Ray takes to come up."""
 
 _ENDS = {
@@ -41,7 +41,7 @@ def write(job: Job, now: float) -> None:
 
 
 def _about(job: Job, token: str, now: float) -> dict[str, Any]:
-    ready = job.start + _STARTS_SECONDS
+    ready = job.start + STARTS_SECONDS
     about = {"version": 1, "job_id": str(job.job_id), "token": token, "ray_version": RAY_VERSION}
     if job.end <= now and job.fate in _ENDS:
         failed = job.fate == "FAILED"
