@@ -135,8 +135,8 @@ class Spec(FileModel):
             raise ValueError("warn_before_end: leaves the job less than half of cluster.time; make it shorter")
         if self.grace is not None and self.grace > self.warn_seconds:
             raise ValueError(
-                f"grace: is longer than the {self.warn_seconds} s between the warning and the limit; make it shorter, or "
-                "warn_before_end longer"
+                f"grace: is longer than the {self.warn_seconds} s between the warning and the limit; make it shorter, "
+                "or warn_before_end longer"
             )
         if self.cluster.exclusive is False and self.ray.allow_unauthenticated_ray:
             raise ValueError(
