@@ -30,7 +30,7 @@ from exporter.store.runs import Run
 from exporter.store.submissions import Submission
 from exporter.store.tunnels import Health
 
-_REASON_WIDTH = 100
+_REASON_WIDTH = 120
 
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="SITE/ID, or the ID where that is unique.")]
 
@@ -263,14 +263,12 @@ def _name(job: JobRow, chain: Chain | None) -> str:
 
 
 def _reason(job: JobRow, run: Run | None) -> str:
-    """Returns why a job waits, or why it ended, in a line."""
-    if run is None or job.state == "pending":
-        return job.pending_reason or ""
-    if run.reason:
-        first = run.reason.splitlines()[0]
-        return first if len(first) <= _REASON_WIDTH else first[: _REASON_WIDTH - 1] + "…"
+    """Returns why a job waits, how far it is, or why it ended, in a line."""
     if job.final:
-        return f"not said; its last phase was {run.phase}" if run.settled else ""
+        first = runs.ending(job, run).partition("\n")[0]
+        return first if len(first) <= _REASON_WIDTH else first[: _REASON_WIDTH - 1] + "…"
+    if run is None or run.phase is None or job.state == "pending":
+        return job.pending_reason or ""
     return f"Ray is ready, phase {run.phase}" if run.ready_time else f"phase {run.phase}"
 
 

@@ -7,6 +7,8 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
+from exporter.store.jobs import JobRow
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -120,6 +122,34 @@ def of_job(connection: sqlite3.Connection, site: str, job_id: str) -> Run | None
     """Returns what is known of one job; None where nothing was read."""
     row = connection.execute("SELECT * FROM runs WHERE site = ? AND job_id = ?", (site, job_id)).fetchone()
     return None if row is None else _run(row)
+
+
+_SLURMS_WORDS = {
+    "boot_fail": "a node did not boot",
+    "cancelled": "it was cancelled",
+    "deadline": "its deadline passed",
+    "node_fail": "Slurm lost a node of it",
+    "out_of_memory": "it ran out of memory",
+    "preempted": "another job took its place",
+    "timeout": "it reached its time limit",
+}
+
+
+def ending(job: JobRow, run: Run | None) -> str:
+    """Returns why an ended job ended, for people: in its supervisor's own words, or else by what Slurm says.
+
+    Returns:
+        Nothing where the job goes on, where its folder is still to be read, or where it isn't known.
+    """
+    if not job.final:
+        return ""
+    if run is not None and run.reason:
+        return run.reason
+    if run is not None and not run.settled and job.state != "cancelled":
+        return ""
+    words = _SLURMS_WORDS.get(job.state, "")
+    last = f"its supervisor's last word was of phase {run.phase}" if run is not None and run.phase else ""
+    return "; ".join(part for part in (words, last) if part)
 
 
 def _run(row: sqlite3.Row) -> Run:

@@ -48,6 +48,11 @@ class JobView:
     now: float
 
     @property
+    def ending(self) -> str:
+        """Why it ended."""
+        return runs.ending(self.job, self.run)
+
+    @property
     def limit_at(self) -> float | None:
         """When a running job reaches its limit."""
         if self.job.state != "running" or self.job.start_time is None or self.job.time_limit_seconds is None:

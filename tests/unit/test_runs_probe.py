@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -230,3 +231,22 @@ def test_a_site_that_does_not_answer_leaves_all_as_it_was(store: Store, make_sit
         probe.run(context)
     assert known(store) is None
     assert probe.delay_after_failure() == STARTING_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("state", "run", "told"),
+    [
+        ("running", Run(SITE, "77", phase="driver"), ""),
+        ("failed", Run(SITE, "77", reason="it broke", settled=True), "it broke"),
+        ("node_fail", Run(SITE, "77", phase="driver", settled=True), "Slurm lost a node of it; .* of phase driver"),
+        ("node_fail", Run(SITE, "77", phase="driver"), ""),
+        ("timeout", None, "it reached its time limit"),
+        ("cancelled", None, "it was cancelled"),
+        ("completed", None, ""),
+    ],
+)
+def test_how_it_ended(store: Store, state: str, run: Run | None, told: str) -> None:
+    launched(store, state=state, final=state != "running")
+    with store.snapshot() as connection:
+        (job,) = jobs.find(connection, "77", SITE)
+    assert re.fullmatch(told, runs.ending(job, run))
