@@ -81,6 +81,8 @@ SESSION_SOCKET = "/r/session_2000-01-01_00-00-00_000000_0000000/sockets/plasma_s
 SOCKET_PATH_LIMIT = 107
 NODE_LINE = "rayslurm-node: "  # before what a node tells the supervisor, in its log
 MIB = 1024 * 1024
+LEAST_ROOM = 32 * MIB  # free bytes in the temporary folder without which Ray is not started: it waits for minutes then
+FULLEST = 0.95  # part of its disk in use above which Ray writes no objects there
 LOG_LIMIT = 16 * MIB  # a log that is longer begins anew; the one before it is kept
 RAY_LOG_TAIL, RAY_LOGS = MIB, 64 * MIB  # what is kept of each of Ray's own logs, and of all those of a node
 RESULTS = 1000  # how many results are listed
@@ -587,7 +589,7 @@ def make_session_dir(folder: str) -> None:
     Ray opens its own folders to everybody; below one that is ours alone nobody gets there.
 
     Raises:
-        End: it cannot be made, or is somebody else's.
+        End: it cannot be made or written to, is somebody else's, or its disk is full.
     """
     try:
         with contextlib.suppress(FileExistsError):
@@ -596,8 +598,42 @@ def make_session_dir(folder: str) -> None:
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
             raise End(EXIT_START, f"{folder} is there and is not ours")
         os.chmod(folder, 0o700)
+        free, total = room(folder)
+        if free < LEAST_ROOM:
+            told = f"its disk is full, {free // MIB} of {total // MIB} MiB are free and Ray needs {LEAST_ROOM // MIB}"
+            raise OSError(told)
+        with open(os.path.join(folder, "room"), "wb") as stream:  # a quota is not told, it is felt
+            stream.write(bytes(MIB))
+        os.unlink(os.path.join(folder, "room"))
     except OSError as error:
-        raise End(EXIT_START, f"the temporary folder cannot be used: {error}") from error
+        shutil.rmtree(folder, ignore_errors=True)
+        told = f"the temporary folder {folder} cannot be used: {error}"
+        raise End(EXIT_START, told + "; make room there, or set another temp_dir") from error
+
+
+def room(folder: str) -> Tuple[int, int]:
+    """Returns how many bytes are free on a folder's disk, and how many there are."""
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+
+
+class Disk:
+    """The disk of Ray's temporary folder. It is told once when it has become too full for Ray's objects."""
+
+    def __init__(self, folder: str, attempt: int) -> None:
+        self.folder, self.attempt, self.told = folder, attempt, False
+
+    def look(self) -> None:
+        """Looks once."""
+        try:
+            free, total = room(self.folder)
+        except OSError:
+            return
+        if not self.told and free < (1 - FULLEST) * total:
+            self.told = True
+            full = f"the disk of {self.folder} was too full for Ray: {free // MIB} of {total // MIB} MiB free"
+            say(full)
+            print(NODE_LINE + json.dumps({"attempt": self.attempt, "full": full}), flush=True)
 
 
 def ray_start(plan: SimpleNamespace, ip: str, head: Optional[str], ports: Dict[str, int], temp: str) -> List[str]:
@@ -636,6 +672,7 @@ def run_node(
     ports = pick_ports(int(re.sub(r"\D.*", "", job_id) or 0) + attempt, (low, high))
     folder = session_dir(plan.ray.temp_dir, job_id)
     make_session_dir(folder)
+    disk = Disk(folder, attempt)
     try:
         argv = ray_start(plan, ip, head, ports, os.path.join(folder, "r"))
         print(NODE_LINE + json.dumps({"name": name, "ip": ip, "attempt": attempt, "ports": ports}), flush=True)
@@ -653,6 +690,7 @@ def run_node(
             time.sleep(TICK)
             now = time.monotonic()
             if now >= use.at + SAMPLE:
+                disk.look()
                 use.sample(now)
                 use.tell(attempt)
             if now < began + START_WATCH:
@@ -669,6 +707,7 @@ def run_node(
             time.sleep(0.05)
         return 0
     finally:
+        disk.look()
         use.tell(attempt, last=True)
         kill_descendants()
         if logs is not None:
@@ -828,6 +867,10 @@ class Supervisor:
 
     def explain(self, end: End) -> None:
         """Adds to the reason what only the nodes' logs tell when all is over."""
+        full = [f"{one['full']} on {node.name}" for node in self.nodes for one in node.told() if "full" in one]
+        if end.failed and full:
+            first, *more = end.reason.split("\n")
+            end.reason = "\n".join(["; ".join([first, *full]), *more])
         failed = [node for node in self.nodes if "srun: error: Node failure on " in last_lines(node.log)]
         if end.outcome == "terminated" and failed:
             for node in failed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 from types import ModuleType
@@ -100,3 +101,41 @@ def test_a_node_that_slurm_loses_is_the_reason(job: Job) -> None:
     assert job.status["reason"] == job.summary["reason"] == f"Slurm ended the job: failure of {NODES[1]}"
     assert job.status["nodes_lost"] == [NODES[1]]
     assert job.processes() == {}
+
+
+@pytest.mark.parametrize("free", [0, 31 * 1024**2])
+def test_a_full_disk_is_refused_before_ray_waits_on_it(
+    ray_job: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int
+) -> None:
+    monkeypatch.setattr(ray_job, "room", lambda _: (free, 100 * 1024**2))
+    with pytest.raises(ray_job.End, match=rf"rs-1 cannot be used: its disk is full, {free >> 20} of 100 MiB are free"):
+        ray_job.make_session_dir(str(tmp_path / "rs-1"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made(ray_job: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(ray_job.End, match=r"none/rs-1 cannot be used: \[Errno 2\]"):
+        ray_job.make_session_dir(str(tmp_path / "none/rs-1"))
+    ray_job.make_session_dir(str(tmp_path / "rs-1"))
+    assert list((tmp_path / "rs-1").iterdir()) == []
+
+
+def test_a_disk_that_fills_up_is_told_once(
+    ray_job: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    disk = ray_job.Disk(str(tmp_path), 1)
+    for free in (50, 6, 4, 0, 90):
+        monkeypatch.setattr(ray_job, "room", lambda _, free=free: (free << 20, 100 << 20))
+        disk.look()
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith(ray_job.NODE_LINE)]
+    assert json.loads(line[len(ray_job.NODE_LINE) :]) == {
+        "attempt": 1,
+        "full": f"the disk of {tmp_path} was too full for Ray: 4 of 100 MiB free",
+    }
+
+
+@pytest.mark.parametrize(("entrypoint", "told"), [("exit 7", "; the disk was full on " + NODES[0]), ("exit 0", "")])
+def test_a_job_that_fails_tells_of_a_full_disk(job: Job, entrypoint: str, told: str) -> None:
+    job.wrong("says", 'rayslurm-node: {"attempt": 1, "full": "the disk was full"}')
+    job.run(entrypoint=entrypoint)
+    assert job.status["reason"] == f"the entrypoint ended with exit status {entrypoint[-1]}{told}"
