@@ -342,3 +342,31 @@ class WorkspaceRecord:
     limit_files: int | None = None
     over_quota: bool | None = None
     cleanup_days: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionRecord:
+    """A partition as the site's own Slurm describes it. None: it states no limit, or that isn't known.
+
+    Attributes:
+        state: `up`, `down`, `drain` or `inactive`.
+        max_time_seconds: how long a job may take.
+        min_nodes: nodes that a job must have; None for one.
+        max_nodes: nodes that a job may have.
+        nodes: nodes that there are, those that are down among them.
+        max_cpus_per_node: CPUs, as Slurm counts them, that a job can have on the largest node.
+        max_memory_bytes_per_node: bytes of memory of the largest node.
+        max_gpus_per_node: GPUs of the node that has most; 0 where none has any.
+        whole_nodes: whether a job gets whole nodes whatever it asks for.
+    """
+
+    name: str
+    state: str | None = None
+    max_time_seconds: float | None = None
+    min_nodes: int | None = None
+    max_nodes: int | None = None
+    nodes: int | None = None
+    max_cpus_per_node: int | None = None
+    max_memory_bytes_per_node: int | None = None
+    max_gpus_per_node: int | None = None
+    whole_nodes: bool | None = None

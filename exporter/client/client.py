@@ -169,6 +169,14 @@ class SiteClient:
             )
         )
 
+    def partitions(self) -> Answer:
+        """Asks once for all partitions, with their limits and nodes.
+
+        Raises:
+            CommandError: Slurm answered with an error.
+        """
+        return whole(checked(self._send("sinfo", lambda: self._transport.partitions(self.command_deadline))))
+
     def cancel(self, job_id: str) -> Answer:
         """Cancels a job; never kept waiting by the budget.
 
@@ -344,7 +352,7 @@ def checked(answer: Answer) -> Answer:
 
 
 _PROGRAMS = re.compile(
-    r"\b(squeue|sacct|scancel|sbatch|seff|csc-projects|csc-workspaces|lumi-allocations|lumi-workspaces)\b"
+    r"\b(squeue|sacct|scancel|sbatch|sinfo|seff|csc-projects|csc-workspaces|lumi-allocations|lumi-workspaces)\b"
 )
 
 

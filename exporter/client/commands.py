@@ -18,7 +18,7 @@ DELIMITER = "\x1f"
 # What the user's shell sets for Slurm's own commands would override the script, project and name among it, or hide jobs
 # from us. Under /bin/sh, since the login shell may be any.
 _CLEAN = (
-    'for name in $(env | grep -oE "^(SBATCH|SQUEUE|SACCT|SCANCEL)_[A-Z0-9_]+"); do unset "$name"; done; '
+    'for name in $(env | grep -oE "^(SBATCH|SQUEUE|SACCT|SCANCEL|SINFO)_[A-Z0-9_]+"); do unset "$name"; done; '
     "unset SLURM_CLUSTERS SLURM_EXIT_ERROR; "
 )
 _PLAIN = "LC_ALL=C SLURM_TIME_FORMAT=%s "
@@ -36,6 +36,9 @@ _QUEUE_COLUMNS = (
     "tres-alloc", "Partition", "Account", "UserName", "SubmitTime", "StartTime", "EndTime", "NodeList", "Name",
 )  # fmt: skip
 """What the queue is asked for: with `-O`, which alone knows how often a job was started again."""
+
+_PARTITION_FORMAT = "%R|%a|%l|%s|%D|%c|%m|%G|%B|%h"
+"""Name, state, time limit, nodes of a job, nodes, their CPUs, MiB and GPUs, CPUs of a job on a node, sharing."""
 
 SACCT_FIELDS = (
     "JobID",
@@ -121,6 +124,14 @@ def accounting_by_name_command(names: Sequence[str], hours: int) -> str:
     )
 
 
+def partitions_command() -> str:
+    """Returns the `sinfo` call for all partitions, hidden ones too: one row for each and kind of node in it.
+
+    `--exact` keeps nodes of different sizes apart; without it only the smallest would be told.
+    """
+    return _shell(f"{_PLAIN}sinfo --all --exact -o {shlex.quote(_PARTITION_FORMAT)}")
+
+
 def submit_command(run_dir: str, script: str, seconds: int) -> str:
     """Returns the `sbatch` call; it gives up after so many seconds, so that later on nobody submits any more.
 
@@ -165,6 +176,10 @@ class Shell(ABC):
     def accounting_fields(self, deadline: float) -> Answer:
         """See `Transport.accounting_fields`."""
         return self.run(_shell("LC_ALL=C sacct --helpformat"), deadline)
+
+    def partitions(self, deadline: float) -> Answer:
+        """See `Transport.partitions`."""
+        return self.run(partitions_command(), deadline)
 
     def tool(self, words: Sequence[str], deadline: float) -> Answer:
         """See `Transport.tool`.

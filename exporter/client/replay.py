@@ -101,6 +101,11 @@ class ReplayTransport:
         del deadline
         return self._answer("accounting_fields", None)
 
+    def partitions(self, deadline: float) -> Answer:
+        """See `Transport.partitions`."""
+        del deadline
+        return self._answer("partitions", None)
+
     def cancel(self, job_id: str, deadline: float) -> Answer:
         """See `Transport.cancel`."""
         del deadline
@@ -185,7 +190,17 @@ class RecordingTransport:
     """
 
     _RECORDED = frozenset(
-        {"submit", "queue", "accounting", "accounting_by_name", "accounting_fields", "cancel", "tool", "run"}
+        {
+            "submit",
+            "queue",
+            "accounting",
+            "accounting_by_name",
+            "accounting_fields",
+            "partitions",
+            "cancel",
+            "tool",
+            "run",
+        }
     )
 
     def __init__(self, inner: Transport) -> None:

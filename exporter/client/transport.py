@@ -99,6 +99,9 @@ class Transport(Protocol):
     def accounting_fields(self, deadline: float) -> Answer:
         """Asks which fields accounting knows."""
 
+    def partitions(self, deadline: float) -> Answer:
+        """Asks which partitions there are, with their limits and nodes."""
+
     def cancel(self, job_id: str, deadline: float) -> Answer:
         """Cancels a job."""
 

@@ -1,4 +1,4 @@
-"""Slurm's commands at a practice site, as they print: sbatch, squeue, sacct, scancel, seff."""
+"""Slurm's commands at a practice site, as they print: sbatch, squeue, sacct, scancel, seff, sinfo."""
 
 from __future__ import annotations
 
@@ -46,6 +46,11 @@ def sbatch(world: World, called: Called) -> Said:
     for line in path.read_text(encoding="utf-8").splitlines():
         if match := _DIRECTIVE.fullmatch(line):
             options[match[1]] = match[2] or ""
+    if options["partition"] not in {row[0] for row in _PARTITIONS[world.site]}:
+        error = "sbatch: error: "
+        said = [f"invalid partition specified: {options['partition']}"]
+        said.append("Batch job submission failed: Invalid partition name specified")
+        return "", "".join(f"{error}{line}\n" for line in said), 1
     job = world.submit(
         options["job-name"],
         options["account"],
@@ -102,6 +107,13 @@ def scancel(world: World, called: Called) -> Said:
     return "", "", 0
 
 
+def sinfo(world: World, called: Called) -> Said:
+    """Prints the partitions in the columns of the format that `-o` gives."""
+    form = _option(called.arguments, "-o")
+    rows = [_SINFO_HEADS, *(dict(zip(_SINFO_HEADS, row, strict=True)) for row in _PARTITIONS[world.site])]
+    return "".join(_filled(form, row) + "\n" for row in rows), "", 0
+
+
 def seff(world: World, called: Called) -> Said:
     """Prints CSC's report on a job."""
     now = time.time() - LAG_SECONDS
@@ -142,6 +154,11 @@ def clock(seconds: float) -> str:
     return (f"{days}-" if days else "") + f"{hour:02}:{minute:02}:{second:02}"
 
 
+def _filled(form: str, row: Mapping[str, str]) -> str:
+    """Returns a format such as `%R|%a` with the cells of a row."""
+    return re.sub(r"%([a-zA-Z])", lambda letter: row[letter[1]], form)
+
+
 def _option(arguments: Sequence[str], name: str) -> str:
     for number, argument in enumerate(arguments):
         if argument == name:
@@ -177,6 +194,39 @@ def _tres(job: Job) -> str:
     gpus = f",gres/gpu={job.gpus}" if job.gpus else ""
     return f"billing={job.cpus},cpu={job.cpus}{gpus},mem={job.memory // 1024**2}M,node={job.nodes}"
 
+
+_SINFO_HEADS = {
+    "R": "PARTITION",
+    "l": "TIMELIMIT",
+    "s": "JOB_SIZE",
+    "D": "NODES",
+    "c": "CPUS",
+    "m": "MEMORY",
+    "G": "GRES",
+    "h": "OVERSUBSCRIBE",
+    "a": "AVAIL",
+    "B": "MAX_CPUS_PER_NODE",
+}
+"""What `sinfo -o` writes over each of its columns."""
+
+_UP = ("up", "UNLIMITED")
+_PARTITIONS = {
+    "roihu": (
+        ("test", "15:00", "1-2", "4", "384", "768000", "(null)", "NO", *_UP),
+        ("small", "3-00:00:00", "1", "300", "384", "768000", "(null)", "NO", *_UP),
+        ("medium", "1-12:00:00", "1-6", "200", "384", "768000", "(null)", "EXCLUSIVE", *_UP),
+        ("large", "1-12:00:00", "6-60", "200", "384", "768000", "(null)", "EXCLUSIVE", *_UP),
+        ("gpumedium", "1-12:00:00", "1-4", "100", "288", "860000", "gpu:gh200:4(S:0-3)", "NO", *_UP),
+    ),
+    "lumi": (
+        ("debug", "30:00", "1-4", "8", "256", "229376", "(null)", "NO", *_UP),
+        ("small", "3-00:00:00", "1-4", "200", "256", "1032192", "(null)", "NO", *_UP),
+        ("standard", "2-00:00:00", "1-512", "1400", "256", "229376", "(null)", "EXCLUSIVE", *_UP),
+        ("small-g", "3-00:00:00", "1-4", "400", "128", "491520", "gpu:mi250:8", "NO", *_UP),
+        ("standard-g", "2-00:00:00", "1-1K", "2000", "128", "491520", "gpu:mi250:8", "EXCLUSIVE", *_UP),
+    ),
+}
+"""The partitions of the sites that are played, made up where no page was read, in the order of `_SINFO_HEADS`."""
 
 _QUEUE_HEADS = {
     "jobarrayid": "JOBID",

@@ -16,6 +16,7 @@ from exporter.client.commands import (
     accounting_by_name_command,
     accounting_command,
     known_fields,
+    partitions_command,
     queue_command,
     submit_command,
 )
@@ -178,7 +179,7 @@ def run_with_fake(tmp_path: Path, program: str, command: str) -> list[str]:
     fake.chmod(0o755)
     environment = {
         "PATH": f"{tmp_path}:{os.environ['PATH']}", "SBATCH_ACCOUNT": "other", "SBATCH_JOB_NAME": "x",
-        "SQUEUE_STATES": "PD", "SACCT_FORMAT": "user",
+        "SQUEUE_STATES": "PD", "SACCT_FORMAT": "user", "SINFO_PARTITION": "small",
     }  # fmt: skip
     return subprocess.run(
         ["/bin/bash", "-c", command], env=environment, capture_output=True, text=True, check=True
@@ -192,6 +193,9 @@ def test_what_is_sent_is_quoted_batched_and_free_of_the_users_settings(tmp_path:
     squeue = run_with_fake(tmp_path, "squeue", queue_command(["a", "b; rm -rf / 'x"]))
     assert squeue[:3] == ["--me", "--states=all", "--name=a,b; rm -rf / 'x"]
     assert squeue[-2:] == clean
+
+    sinfo = run_with_fake(tmp_path, "sinfo", partitions_command())
+    assert sinfo == ["--all", "--exact", "-o", "%R|%a|%l|%s|%D|%c|%m|%G|%B|%h", *clean]
 
     by_name = run_with_fake(tmp_path, "sacct", accounting_by_name_command(["a", "it's"], 25))
     assert by_name[by_name.index("-S") :][:4] == ["-S", "now-25hours", "-E", "now+24hours"], "no wider than sites allow"

@@ -13,7 +13,7 @@ from exporter.store.db import Store
 from tests.unit.conftest import Clock, MakeSite
 
 SITE = "puhti2"
-PROBES = {"jobs", "reports", "balances", "areas", "certificate", "submissions", "runs", "continuations"}
+PROBES = {"jobs", "reports", "balances", "areas", "certificate", "submissions", "runs", "continuations", "partitions"}
 
 
 def note(store: Store, probe: str, at: float, reason: str | None = None) -> None:
