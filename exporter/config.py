@@ -20,7 +20,7 @@ from pydantic import AfterValidator, Field, PlainValidator, field_validator, mod
 from exporter.errors import ConfigError
 from exporter.sites import SiteProfile, profiles
 from exporter.sites.overrides import PartitionOverrides, PolicyOverrides, SiteOverrides, overridden
-from exporter.yamlfile import Duration, FileModel, load_model
+from exporter.yamlfile import Duration, FileModel, Size, load_model
 
 DEFAULT_PATHS = ("rayslurm.yaml", "~/.config/rayslurm/rayslurm.yaml")
 """Where the file is looked for when neither --config nor RAYSLURM_CONFIG names it."""
@@ -99,9 +99,10 @@ class BudgetSettings(FileModel):
 
 
 class PartitionSettings(PartitionOverrides):
-    """A partition's limits over those of the site file, with a length of time as people write it."""
+    """A partition's limits over those of the site file, with times and amounts of memory as people write them."""
 
     max_time: Annotated[Duration, Field(gt=0)] | None = None
+    max_memory_per_node: Size | None = None
 
 
 class PolicySettings(PolicyOverrides):

@@ -19,6 +19,8 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 Location = tuple[int | str, ...]
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(M|MB|MiB|G|GB|GiB|T|TB|TiB)")
+_SIZE_UNITS = {"M": 1024**2, "G": 1024**3, "T": 1024**4}
 _CLOCK = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d{1,4}):(?P<minutes>[0-5]\d):(?P<seconds>[0-5]\d)")
 
 
@@ -59,6 +61,29 @@ def _duration(value: object, info: ValidationInfo) -> object:
 
 Duration = Annotated[float, BeforeValidator(_duration)]
 """A field that holds seconds and is written as `parse_duration` reads it."""
+
+
+def parse_size(value: object) -> int:
+    """Reads an amount of memory: `512M`, `16G`, `1.5TiB`; G, GB and GiB are all 1024³, as Slurm has it.
+
+    Returns:
+        Bytes.
+
+    Raises:
+        ValueError: it is none, or has no unit.
+    """
+    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("write an amount of memory with its unit, such as 16G (units of 1024: M, G, T)")
+    return int(float(match[1]) * _SIZE_UNITS[match[2][0]])
+
+
+def _size(value: object, info: ValidationInfo) -> object:
+    return value if info.context is JOURNAL and isinstance(value, int) else parse_size(value)
+
+
+Size = Annotated[int, BeforeValidator(_size)]
+"""A field that holds bytes and is written as `parse_size` reads it."""
 
 
 def load_model(path: Path, model: type[ModelT]) -> ModelT:

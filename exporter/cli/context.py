@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,6 +37,16 @@ def open_store(config: Config) -> Iterator[Store]:
         yield store
 
 
+@contextmanager
+def peek_store(config: Config) -> Iterator[Store | None]:
+    """Opens the configuration's store for a command that changes nothing; None where there is none yet."""
+    if not config.store_path.exists():
+        yield None
+        return
+    with Store(config.store_path) as store:
+        yield store
+
+
 def print_json(value: Any) -> None:
     """Prints a value as JSON on standard output."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
@@ -45,6 +55,12 @@ def print_json(value: Any) -> None:
 def say(text: str) -> None:
     """Says something to the person, on standard error, where it is in no program's way."""
     typer.echo(text, err=True)
+
+
+def warn(warnings: Iterable[str]) -> None:
+    """Says what the person should know before something is done."""
+    for text in warnings:
+        say(f"warning: {text}")
 
 
 def add_command(app: typer.Typer, command: Callable[..., None], name: str | None = None) -> None:

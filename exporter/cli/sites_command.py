@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from contextlib import nullcontext, suppress
+from dataclasses import asdict, fields, is_dataclass
 from datetime import date
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from exporter.cli.context import JsonOption, print_json, say
-from exporter.cli.table import duration, print_table
+from exporter.cli.context import ConfigOption, JsonOption, peek_store, print_json, read_config, say
+from exporter.cli.table import age, duration, print_table
+from exporter.errors import ConfigError, StoreError
 from exporter.sites import Partition, SiteProfile, profiles
 from exporter.sites.rates import Rate, rule
 from exporter.sites.source import Source
+from exporter.store import partitions
+from exporter.store.partitions import Listing
 
 app = typer.Typer(help="What rayslurm knows of the sites, with page and date.", no_args_is_help=True)
 
@@ -53,6 +59,7 @@ def list_sites(as_json: JsonOption = False) -> None:
 @app.command()
 def show(
     name: Annotated[str, typer.Argument(help="One of `rayslurm sites list`.")],
+    config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what a site file says: login hosts, fingerprints, partitions, rates, closing dates."""
@@ -60,13 +67,16 @@ def show(
     if profile is None:
         raise typer.BadParameter(f"{name} is none of: {', '.join(sorted(profiles()))}", param_hint="NAME")
     if as_json:
-        print_json(_as_json(profile))
+        said = {site: _listing_json(listing) for site, listing in _listings(name, config)}
+        print_json(_as_json(profile) | {"listings": said})
         return
     typer.echo(f"{profile.name}: {profile.title}")
     _show_facts(profile)
     _show_access(profile)
     _show_partitions(profile)
     _show_rates(profile)
+    for site, listing in _listings(name, config):
+        _show_listing(site, listing)
     say("sites.NAME in rayslurm.yaml overrides any of it")
 
 
@@ -176,6 +186,52 @@ def _show_rates(profile: SiteProfile) -> None:
             for rate in profile.rates
         ],
     )
+
+
+def _listings(name: str, path: Path | None) -> list[tuple[str, Listing]]:
+    """Returns what the sites of a profile said of their partitions; nothing where there is no configuration."""
+    with suppress(ConfigError, StoreError):  # neither is needed to read a site file
+        _, config = read_config(path)
+        sites = [site.name for site in config.resolved_sites.values() if site.profile.name == name]
+        with peek_store(config) as store, nullcontext() if store is None else store.snapshot() as connection:
+            found = [(site, partitions.listing(connection, site)) for site in sites if connection is not None]
+        return [(site, listing) for site, listing in found if listing is not None]
+    return []
+
+
+def _show_listing(site: str, listing: Listing) -> None:
+    typer.echo(f"\n{site} itself says, read {age(time.time() - listing.read)} ago:")
+    print_table(
+        ("PARTITION", "STATE", "TIME", "NODES/JOB", "NODES", "CPUS/NODE", "MEMORY/NODE", "GPUS/NODE", "NODES ARE"),
+        [
+            (
+                record.name,
+                record.state or "?",
+                duration(record.max_time_seconds) or "no limit",
+                _range(record.min_nodes or 1, record.max_nodes),
+                _number(record.nodes),
+                _number(record.max_cpus_per_node),
+                _gib(record.max_memory_bytes_per_node),
+                _number(record.max_gpus_per_node),
+                _choice(record.whole_nodes, "whole", "shared"),
+            )
+            for record in listing.partitions.values()
+        ],
+    )
+
+
+def _listing_json(listing: Listing) -> dict[str, Any]:
+    return {"read": listing.read, "partitions": [asdict(record) for record in listing.partitions.values()]}
+
+
+def _range(least: int, most: int | None) -> str:
+    if most is None:
+        return f"{least} or more"
+    return str(most) if least == most else f"{least}-{most}"
+
+
+def _gib(size: int | None) -> str:
+    return "?" if size is None else f"{size / 1024**3:.1f} GiB"
 
 
 def _compute(profile: SiteProfile) -> str:

@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from exporter.config import Name, OneLine
 from exporter.errors import ConfigError
-from exporter.yamlfile import JOURNAL, Duration, FileModel, load_model
+from exporter.yamlfile import JOURNAL, Duration, FileModel, Size, load_model
 
-GIB = 1024**3
-
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(M|MB|MiB|G|GB|GiB|T|TB|TiB)")
-_UNITS = {"M": 1024**2, "G": GIB, "T": 1024**4}
-
-
-def _parse_size(value: object, info: ValidationInfo) -> object:
-    if info.context is JOURNAL and isinstance(value, int):
-        return value
-    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError("write an amount of memory with its unit, such as 16G (units of 1024: M, G, T)")
-    return int(float(match[1]) * _UNITS[match[2][0]])
-
-
-Size = Annotated[int, BeforeValidator(_parse_size), Field(ge=64 * 1024**2)]
-"""A field in bytes, written with a unit; G, GB and GiB are all 1024³, as Slurm has it."""
+Memory = Annotated[Size, Field(ge=64 * 1024**2)]
+"""An amount of memory that Ray can do with."""
 
 JobName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,47}$")]
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._,:/+-]*$")]
@@ -53,8 +37,8 @@ class Cluster(FileModel):
     cpus_per_node: Annotated[int, Field(ge=1, le=1024)]
     gpus_per_node: Annotated[int, Field(ge=0, le=16)] = 0
     gres: Word | None = None
-    memory_per_node: Size
-    object_store_per_node: Size | None = None
+    memory_per_node: Memory
+    object_store_per_node: Memory | None = None
     time: Annotated[Duration, Field(ge=60, le=30 * 86400)]
     partition: Word | None = None
     project: Word | None = None
@@ -137,11 +121,6 @@ class Spec(FileModel):
             raise ValueError(
                 f"grace: is longer than the {self.warn_seconds} s between the warning and the limit; make it shorter, "
                 "or warn_before_end longer"
-            )
-        if self.cluster.exclusive is False and self.ray.allow_unauthenticated_ray:
-            raise ValueError(
-                "ray.allow_unauthenticated_ray: without a token anybody on a shared node can use this Ray; "
-                "set cluster.exclusive: true as well"
             )
         return self
 

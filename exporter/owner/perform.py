@@ -44,9 +44,7 @@ def _launch(request: Request, context: ProbeContext, config: Config) -> dict[str
     spec = load_model_text(request.payload["spec"], Spec, name=request.payload["name"])
     launcher, key = Launcher(config, context.store, context.clock), request.payload.get("key")
     earlier = launcher.earlier(spec, key)
-    submission = earlier or launcher.launch(
-        context.client, spec, even_if_closed=bool(request.payload.get("even_if_closed")), key=key
-    )
+    submission = earlier or launcher.launch(context.client, spec, force=bool(request.payload.get("force")), key=key)
     return {
         "existing": earlier is not None,
         "created": submission.created,

@@ -77,6 +77,8 @@ class PartitionOverrides(_Part):
     max_nodes: Count | None = None
     max_gpus_per_job: Count | None = None
     max_gpus_per_node: Count | None = None
+    max_cpus_per_node: Count | None = None
+    max_memory_per_node: Count | None = None
     whole_nodes: bool | None = None
     production: bool | None = None
     max_jobs: Count | None = None
@@ -194,7 +196,8 @@ def _partitions(known: tuple[Partition, ...], over: Mapping[str, PartitionOverri
     found = {partition.name: partition for partition in known}
     for name, settings in over.items():
         base = found.get(name, Partition(name, YOURS))
-        found[name] = replace(base, source=YOURS, **settings.model_dump(include=settings.model_fields_set))
+        written = settings.model_dump(include=settings.model_fields_set)
+        found[name] = replace(base, overridden=tuple(written), **written)
     return tuple(found.values())
 
 

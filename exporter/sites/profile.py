@@ -71,10 +71,13 @@ class Partition:
         max_nodes: nodes that a job may have.
         max_gpus_per_job: GPUs that a job may have; 0 where there are none.
         max_gpus_per_node: GPUs that it may have on a node.
+        max_cpus_per_node: CPUs that it may have on a node, as the site's Slurm counts them.
+        max_memory_per_node: bytes of memory that it may have on a node.
         whole_nodes: whether jobs get, and pay for, whole nodes.
         production: whether campaigns may run there.
         max_jobs: jobs that a user may have there.
         max_running: how many of them may run at once.
+        overridden: which of these the user wrote, by name; they come from rayslurm.yaml, not from `source`.
     """
 
     name: str
@@ -85,10 +88,13 @@ class Partition:
     max_nodes: int | None = None
     max_gpus_per_job: int | None = None
     max_gpus_per_node: int | None = None
+    max_cpus_per_node: int | None = None
+    max_memory_per_node: int | None = None
     whole_nodes: bool | None = None
     production: bool | None = None
     max_jobs: int | None = None
     max_running: int | None = None
+    overridden: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

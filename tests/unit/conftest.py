@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -72,6 +73,30 @@ def store(config: Config) -> Iterator[Store]:
 @pytest.fixture
 def clock() -> Clock:
     return Clock(1_795_000_000.0)
+
+
+def make_certificate(folder: Path, begins: str, ends: str) -> Path:
+    """Makes a key with a certificate beside it; its times as ssh-keygen takes them, `20261124000000Z`."""
+    key, authority = folder / "certified", folder / "ca"
+    for command in (
+        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(authority)],
+        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)],
+        [
+            "ssh-keygen",
+            "-q",
+            "-s",
+            str(authority),
+            "-I",
+            "maija",
+            "-n",
+            "maija",
+            "-V",
+            f"{begins}:{ends}",
+            f"{key}.pub",
+        ],
+    ):
+        subprocess.run(command, check=True)
+    return key
 
 
 class MakeSite(Protocol):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from exporter.store.balances import Project
 from exporter.store.db import Store
 from tests.site_texts import ALLOCATIONS, AREAS, PROJECT, PROJECTS
 from tests.slurm_texts import squeue
-from tests.unit.conftest import Clock, MakeSite
+from tests.unit.conftest import Clock, MakeSite, make_certificate
 
 SITE = "puhti2"
 LUMI: dict[str, Any] = {"profile": "lumi"}
@@ -206,14 +205,7 @@ def test_an_area_that_is_gone_is_not_shown_any_more(store: Store, make_site: Mak
 
 
 def test_when_the_certificate_ends(store: Store, make_site: MakeSite, tmp_path: Path) -> None:
-    key = tmp_path / "certified"
-    for command in (
-        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "ca")],
-        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)],
-        ["ssh-keygen", "-q", "-s", str(tmp_path / "ca"), "-I", "maija", "-n", "maija",
-         "-V", "20261124000000Z:20261125000000Z", f"{key}.pub"],
-    ):  # fmt: skip
-        subprocess.run(command, check=True)
+    key = make_certificate(tmp_path, "20261124000000Z", "20261125000000Z")
     ssh = {"host": "login.example.org", "user": "maija", "key": str(key)}
     context, transport = make_site([], ssh=ssh)
     probe = CertificateProbe()

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
-from datetime import date
+from datetime import date, datetime, time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from exporter.config import Site, load_config
 from exporter.errors import ConfigError, RefusedError
 from exporter.launch import limits
 from exporter.launch.launcher import Launcher
+from exporter.launch.limits import Known
 from exporter.launch.spec import Spec
 from exporter.sites import SiteProfile, profiles
 from exporter.sites.rates import Largest, Rate, Term, rule
@@ -34,9 +35,9 @@ REAL = ["lumi", "mahti", "puhti", "roihu"]
 OPEN_DAY = date(2026, 7, 1)
 
 
-def make_site(tmp_path: Path, name: str, extra: str = "") -> Site:
+def make_site(tmp_path: Path, name: str, extra: str = "", host: str = "") -> Site:
     path = tmp_path / "rayslurm.yaml"
-    host = "host: login.example.org, " if name not in REAL else ""
+    host = "host: login.example.org, " if name not in REAL else f"host: {host}, " if host else ""
     path.write_text(f"sites:\n  {name}:\n    ssh: {{{host}user: maija}}\n    project: project_1\n{extra}")
     return load_config(path).site(name)
 
@@ -52,10 +53,14 @@ def make_spec(site: str, partition: str, **cluster: Any) -> Spec:
     return Spec.model_validate({"site": site, "cluster": wanted | {"partition": partition}})
 
 
+def noon(day: date, site: Site) -> float:
+    return datetime.combine(day, time(12), site.timezone).timestamp()
+
+
 def refusal(site: Site, partition: str, *, today: date = OPEN_DAY, campaign: bool = False, **cluster: Any) -> str:
     """Returns what a launch is refused with; nothing where it isn't."""
     try:
-        limits.check(make_spec(site.name, partition, **cluster), site, today=today, campaign=campaign)
+        limits.check(make_spec(site.name, partition, **cluster), site, Known(noon(today, site)), campaign=campaign)
     except RefusedError as error:
         return str(error)
     return ""
@@ -237,7 +242,7 @@ def test_a_rate_is_told_as_people_write_it() -> None:
         ("roihu", "large", {"nodes": 2, "time": "1h"}, ("at least 6 nodes, not 2", "medium would do")),
         ("roihu", "medium", {"time": "37h"}, ("at most 36 h, not 37 h", ". small would do", "max_time")),
         ("roihu", "test", {"time": "00:15:01"}, ("at most 15 min, not 00:15:01", "small or medium would do")),
-        ("roihu", "small", {"gpus_per_node": 1}, ("has no GPUs", "gpumedium would do")),
+        ("roihu", "small", {"gpus_per_node": 1}, ("has no GPUs", "gpumedium (from roihu-gpu.csc.fi) would do")),
         ("roihu", "small", {"gres": "gpu:gh200:1"}, ("has no GPUs",)),
         ("roihu", "gpumedium", {"nodes": 2, "gpus_per_node": 4}, ("at most 4 GPUs a job, not 8", "gpularge may do")),
         ("roihu", "gpumedium", {"nodes": 2, "gres": "nvme:100,gpu:gh200:4"}, ("at most 4 GPUs a job, not 8",)),
@@ -252,7 +257,7 @@ def test_a_rate_is_told_as_people_write_it() -> None:
 def test_what_a_partition_does_not_take_is_refused_with_what_would_do(
     tmp_path: Path, site: str, partition: str, cluster: dict[str, Any], said: tuple[str, ...]
 ) -> None:
-    text = refusal(make_site(tmp_path, site), partition, **cluster)
+    text = refusal(make_site(tmp_path, site, host=host_for(partition)), partition, **cluster)
     for part in said:
         assert part in text
 
@@ -276,7 +281,24 @@ def test_what_a_partition_does_not_take_is_refused_with_what_would_do(
 def test_what_is_allowed_or_unknown_is_not_refused(
     tmp_path: Path, site: str, partition: str, cluster: dict[str, Any]
 ) -> None:
-    assert refusal(make_site(tmp_path, site), partition, **cluster) == ""
+    assert refusal(make_site(tmp_path, site, host=host_for(partition)), partition, **cluster) == ""
+
+
+def host_for(partition: str) -> str:
+    """Returns the login host that a partition of Roihu wants, where it isn't the first."""
+    return "roihu-gpu.csc.fi" if partition.startswith("gpu") else ""
+
+
+def test_a_partition_of_another_architecture_names_its_login_host(tmp_path: Path) -> None:
+    text = refusal(make_site(tmp_path, "roihu"), "gpumedium", gpus_per_node=1)
+    for part in ("has arm nodes", "roihu-cpu.csc.fi is the login host for x86", "CSC user guide", "--force"):
+        assert part in text
+    assert "write sites.roihu.ssh.host: roihu-gpu.csc.fi in rayslurm.yaml" in text
+    text = refusal(make_site(tmp_path, "roihu", host="roihu-gpu.csc.fi"), "small,medium")
+    assert text.count("Submit from roihu-cpu.csc.fi") == 2
+    assert refusal(make_site(tmp_path, "roihu", host="jump.example.org"), "gpumedium", gpus_per_node=1) == ""
+    hosts = "    login_hosts: {any: one.example.org}\n"
+    assert refusal(make_site(tmp_path, "roihu", hosts), "gpumedium", gpus_per_node=1) == ""
 
 
 def test_a_campaign_keeps_out_of_what_is_not_for_production(tmp_path: Path) -> None:
@@ -291,20 +313,14 @@ def test_a_closed_site_is_refused_from_its_day_on(tmp_path: Path) -> None:
     site = make_site(tmp_path, "mahti")
     assert refusal(site, "medium", today=date(2026, 8, 30)) == ""
     text = refusal(site, "medium", today=date(2026, 8, 31))
-    for part in ("closed on 2026-08-31", "CSC user guide", "roihu", "--even-if-closed"):
+    for part in ("closed on 2026-08-31", "CSC user guide", "roihu", "--force"):
         assert part in text
-    spec = make_spec("mahti", "medium")
-    limits.check(spec, site, today=date(2027, 1, 1), even_if_closed=True)
 
 
-def test_limits_hold_on_a_closed_site_too(tmp_path: Path) -> None:
-    with pytest.raises(RefusedError, match="20 nodes"):
-        limits.check(
-            make_spec("mahti", "medium", nodes=21),
-            make_site(tmp_path, "mahti"),
-            today=date(2027, 1, 1),
-            even_if_closed=True,
-        )
+def test_all_reasons_are_told_at_once(tmp_path: Path) -> None:
+    text = refusal(make_site(tmp_path, "mahti"), "medium", today=date(2027, 1, 1), nodes=21, time="37h")
+    for part in ("closed on 2026-08-31", "at most 20 nodes a job, not 21 and takes jobs of at most 36 h", "--force"):
+        assert part in text
 
 
 # -- what the user writes over it
@@ -317,7 +333,7 @@ OVERRIDES = """\
     environment: []
     work_dir: runs
     partitions:
-      small: {max_nodes: 2, max_time: null}
+      small: {max_nodes: 2, max_time: null, architecture: null}
       fresh: {max_time: 90m, max_gpus_per_job: 0}
     rates:
       node: {partitions: [medium], kind: cpu, unit: BU, parts: [{of: nodes, times: 0.3}]}
@@ -346,8 +362,9 @@ def test_the_user_has_the_last_word(tmp_path: Path) -> None:
     assert site.temp_dir == known.temp_dir
     small, fresh = profile.partition("small"), profile.partition("fresh")
     assert small
-    assert (small.max_nodes, small.max_time, small.min_nodes, small.architecture) == (2, None, 1, "x86")
-    assert small.source.page == "rayslurm.yaml"
+    assert (small.max_nodes, small.max_time, small.min_nodes, small.architecture) == (2, None, 1, None)
+    assert set(small.overridden) == {"max_nodes", "max_time", "architecture"}
+    assert small.source.page.startswith("CSC user guide")
     assert fresh
     assert (fresh.max_time, fresh.max_nodes) == (5400, None)
     assert profile.partition("medium") == known.partition("medium")
@@ -371,6 +388,7 @@ def test_the_user_has_the_last_word(tmp_path: Path) -> None:
     assert "closed on 2026-12-24 (rayslurm.yaml)" in refusal(site, "small", today=date(2026, 12, 24))
     assert refusal(site, "small", nodes=2, time="300h") == ""
     assert "takes at most 2 nodes a job, not 3 (rayslurm.yaml)" in refusal(site, "small", nodes=3)
+    assert "has no GPUs (CSC user guide" in refusal(site, "small", gpus_per_node=1)
 
 
 def test_nothing_written_leaves_the_site_file_as_it_is(tmp_path: Path) -> None:
@@ -462,10 +480,11 @@ def test_a_launch_on_a_closed_site_must_be_meant(config_path: Path, tmp_path: Pa
     refused = run("launch", str(spec), "--dry-run", config=config_path)
     assert (refused.returncode, refused.stdout) == (4, "")
     assert "closed on 2020-02-03" in refused.stderr
-    meant = run("launch", str(spec), "--dry-run", "--even-if-closed", config=config_path)
+    meant = run("launch", str(spec), "--dry-run", "--force", config=config_path)
     assert meant.returncode == 0
+    assert "warning: forced, though puhti2: its compute nodes closed" in meant.stderr
     assert meant.stdout.startswith("#!/bin/bash\n")
-    sent = run("launch", str(spec), "--even-if-closed", config=config_path)
+    sent = run("launch", str(spec), "--force", config=config_path)
     assert sent.returncode == 1, "it goes on as far as the login node, which doesn't exist"
     assert "login.example.org" in sent.stderr
 
