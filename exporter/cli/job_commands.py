@@ -5,21 +5,32 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from exporter.cli.asking import ask
-from exporter.cli.context import ConfigOption, JsonOption, add_command, open_store, print_json, read_config, say
+from exporter.cli.context import (
+    ConfigOption,
+    JsonOption,
+    add_command,
+    open_store,
+    peek_store,
+    print_json,
+    read_config,
+    say,
+    warn,
+)
 from exporter.cli.table import age, duration, print_table
 from exporter.config import Config
 from exporter.efficiency import combined
 from exporter.errors import ConfigError, InputError, RayslurmError
 from exporter.job_names import SCRIPT
-from exporter.launch import limits
-from exporter.launch.render import Launch, project_of, run_folder_files, tunnel_ports
+from exporter.launch.known import look
+from exporter.launch.launcher import Launcher
+from exporter.launch.render import project_of, tunnel_ports
+from exporter.launch.sent import kept, package
 from exporter.launch.spec import load_spec
 from exporter.records import Bill, EfficiencyReport
 from exporter.store import bills, chains, jobs, reports, runs, submissions, tunnels
@@ -46,8 +57,9 @@ def launch(
     *,
     config: ConfigOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be submitted; ask nobody.")] = False,
-    even_if_closed: Annotated[
-        bool, typer.Option("--even-if-closed", help="Launch also where the site is known to be closed.")
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Launch in spite of what rayslurm knows of the site, if you know better."),
     ] = False,
     key: Annotated[
         str | None,
@@ -64,7 +76,7 @@ def launch(
 
     Raises:
         ConfigError: the spec is wrong.
-        RefusedError: the site is closed, or its partition takes no such job; nothing was sent.
+        RefusedError: the site takes no such job, as far as rayslurm knows; nothing was sent.
         RayslurmError: it was not submitted, or it isn't known whether it was.
     """
     if key is not None and not key.strip():
@@ -72,28 +84,27 @@ def launch(
     _, settings = read_config(config)
     spec = load_spec(spec_file)
     site = settings.site(spec.site)
-    project = project_of(spec, site)
-    if key is None or dry_run:  # with a key the job may be there already; whoever launches it checks this too
-        today = datetime.fromtimestamp(time.time(), site.timezone).date()
-        limits.check(spec, site, today=today, even_if_closed=even_if_closed)
-    ports = tunnel_ports(spec, settings)
+    project_of(spec, site)
+    tunnel_ports(spec, settings)
     if dry_run:
-        folder = site.run_folder(project, f"{spec.name}-TOKEN")
-        example = Launch("TOKEN", folder, ports[0] if ports else None, "")
-        files = run_folder_files(spec, site, settings.vm, example)
+        with peek_store(settings) as known:
+            warn(look(spec, site, known, force=force))
+        texts = kept(package(spec, settings).files)
         if as_json:
-            print_json({name: files[name].content.decode() for name in (SCRIPT, "plan.json")})
+            print_json({name: texts[name] for name in (SCRIPT, "plan.json")})
         else:
-            typer.echo(files[SCRIPT].content.decode(), nl=False)
+            typer.echo(texts[SCRIPT], nl=False)
         say("dry run: nothing was submitted")
         return
     payload = {
         "spec": spec_file.read_text(encoding="utf-8"),
         "name": str(spec_file),
-        "even_if_closed": even_if_closed,
+        "force": force,
         "key": key,
     }
     with open_store(settings) as store:
+        if Launcher(settings, store).earlier(spec, key) is None:  # else the job is there: nothing is to be checked
+            warn(look(spec, site, store, force=force))
         outcome, served = ask(settings, store, "launch", spec.site, payload)
     if as_json:
         print_json(outcome)

@@ -10,7 +10,6 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from exporter.client.transport import Answer
 from exporter.config import Config, Site
 from exporter.errors import CommandError, ConnectError, RefusedError, SiteError, StoreError
 from exporter.job_names import SCRIPT, new_token
-from exporter.launch import limits
+from exporter.launch.known import look
 from exporter.launch.render import (
     Launch,
     partition_of,
@@ -27,6 +26,7 @@ from exporter.launch.render import (
     run_folder_files,
     tunnel_ports,
 )
+from exporter.launch.sent import kept
 from exporter.launch.spec import Spec
 from exporter.launch.steps import reached
 from exporter.store import submissions
@@ -89,7 +89,7 @@ class Launcher:
         spec: Spec,
         *,
         campaign: str = "",
-        even_if_closed: bool = False,
+        force: bool = False,
         key: str | None = None,
         follows: Chain | None = None,
     ) -> Submission:
@@ -101,7 +101,7 @@ class Launcher:
             client: the way to the spec's site.
             spec: what to run.
             campaign: whose job it is.
-            even_if_closed: launch also where the site is known to be closed.
+            force: launch in spite of what the user may know better; see `limits.check`.
             key: whoever asks calls this intention so: asked once more with it, the launch isn't done again.
             follows: the chain that it goes on, in the working folder of its first job.
 
@@ -117,8 +117,8 @@ class Launcher:
             StoreError: the store could not be written. Nothing was submitted, unless the message says so.
         """
         site = self.config.site(spec.site)
-        today = datetime.fromtimestamp(self.clock(), site.timezone).date()
-        limits.check(spec, site, today=today, campaign=bool(campaign), even_if_closed=even_if_closed)
+        for warning in look(spec, site, self.store, now=self.clock(), campaign=bool(campaign), force=force):
+            _log.warning("%s", warning)
         resolved = _resolved(spec, site)
         token = new_token()
         reached("asked")
@@ -151,7 +151,10 @@ class Launcher:
             files = run_folder_files(spec, site, self.config.vm, launch)
             client.write(run_dir, files, written=lambda _: reached("copying"))
             reached("copied")
-            self.store.write(lambda connection: submissions.submitting(connection, token, run_dir, now=self.clock()))
+            sent = kept(files)
+            self.store.write(
+                lambda connection: submissions.submitting(connection, token, run_dir, sent=sent, now=self.clock())
+            )
         except BaseException as error:
             self._came_to_nothing(token, error)
             raise

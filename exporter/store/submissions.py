@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,11 +111,48 @@ def intend(
     return get(connection, token)
 
 
-def submitting(connection: sqlite3.Connection, token: str, run_dir: str, *, now: float) -> None:
-    """Notes that the run folder is there and that `sbatch` runs next."""
+def submitting(
+    connection: sqlite3.Connection, token: str, run_dir: str, *, sent: Mapping[str, str] | None = None, now: float
+) -> None:
+    """Notes that the run folder is there and that `sbatch` runs next.
+
+    Args:
+        connection: of a write transaction.
+        token: the submission's.
+        run_dir: where the folder is, absolute.
+        sent: the texts that were written there, by file, without secrets.
+        now: epoch seconds.
+    """
     connection.execute(
-        "UPDATE submissions SET state = 'submitting', run_dir = ?, updated = ? WHERE token = ?", (run_dir, now, token)
+        "UPDATE submissions SET state = 'submitting', run_dir = ?, sent = ?, updated = ? WHERE token = ?",
+        (run_dir, None if sent is None else json.dumps(sent), now, token),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What was sent of a submission.
+
+    Attributes:
+        submission: which.
+        files: the texts, by file, without secrets.
+    """
+
+    submission: Submission
+    files: dict[str, str]
+
+
+def last_sent(connection: sqlite3.Connection, site: str, name: str) -> Sent | None:
+    """Returns what was last sent to a site for a spec of that name; None where nothing was.
+
+    Jobs that go on where another met its time limit don't count: nobody launched them.
+    """
+    row = connection.execute(
+        "SELECT * FROM submissions WHERE site = ? AND name = ? AND sent IS NOT NULL AND link = 0"
+        " ORDER BY created DESC, rowid DESC LIMIT 1",
+        (site, name),
+    ).fetchone()
+    return None if row is None else Sent(_submission(row), json.loads(row["sent"]))
 
 
 def unsettle(connection: sqlite3.Connection, token: str, state: str, error: str, *, now: float) -> Submission:

@@ -1,0 +1,95 @@
+"""What a launch sends: as it would be now, as it is kept of each launch, and how two of them differ. Pure."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from exporter.client.transport import RemoteFile
+from exporter.config import Config
+from exporter.job_names import SCRIPT
+from exporter.launch.render import Launch, project_of, run_folder_files, tunnel_ports
+from exporter.launch.spec import Spec
+
+TOKEN = "TOKEN"  # noqa: S105 - stands for a job's token, which isn't known before it is launched
+PORT = "PORT"
+FOLDER = "RUN"
+
+_SECRET = frozenset({"ray_auth_token"})
+"""Files that never leave the run folder and this machine's own copy."""
+
+_BY_DIGEST = frozenset({"ray_job.py"})
+"""Files that come with rayslurm: their digest says which they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """What a launch would send.
+
+    Attributes:
+        folder: where it would go; relative to the home where not absolute. `TOKEN` stands for the job's token.
+        command: what would be run there.
+        files: what would be written, by name.
+        ports: those that the dashboard's tunnel may take; the first stands in the files.
+    """
+
+    folder: str
+    command: str
+    files: Mapping[str, RemoteFile]
+    ports: range
+
+    @property
+    def port(self) -> int | None:
+        """The port that stands in the files; None without a tunnel."""
+        return self.ports[0] if self.ports else None
+
+
+def package(spec: Spec, config: Config) -> Package:
+    """Returns what launching a spec would send.
+
+    Raises:
+        ConfigError: the spec or the configuration lacks something.
+    """
+    site = config.site(spec.site)
+    folder = site.run_folder(project_of(spec, site), f"{spec.name}-{TOKEN}")
+    ports = tunnel_ports(spec, config)
+    files = run_folder_files(spec, site, config.vm, Launch(TOKEN, folder, ports[0] if ports else None, ""))
+    return Package(folder, f"sbatch --parsable {SCRIPT}", files, ports)
+
+
+def kept(files: Mapping[str, RemoteFile]) -> dict[str, str]:
+    """Returns what is kept of files that are sent: their texts by name, without secrets."""
+    return {name: _kept(name, file.content) for name, file in files.items() if name not in _SECRET}
+
+
+def _kept(name: str, content: bytes) -> str:
+    if name in _BY_DIGEST:
+        return f"sha256:{hashlib.sha256(content).hexdigest()}\n"
+    return content.decode()
+
+
+def difference(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """Returns how files differ, as lines of a unified diff; empty where they don't."""
+    lines: list[str] = []
+    for name in sorted({*before, *after}):
+        lines += difflib.unified_diff(
+            before.get(name, "").splitlines(),
+            after.get(name, "").splitlines(),
+            f"sent/{name}" if name in before else "/dev/null",
+            f"now/{name}" if name in after else "/dev/null",
+            lineterm="",
+        )
+    return lines
+
+
+def alike(files: Mapping[str, str], *, token: str, run_dir: str, port: int | None) -> dict[str, str]:
+    """Returns files without what differs from launch to launch: token, run folder and dashboard port."""
+    ports = re.compile(rf'(?<="vm_port": ){port}\b') if port is not None else None
+    found = {}
+    for name, text in files.items():
+        plain = text.replace(run_dir, FOLDER).replace(token, TOKEN)
+        found[name] = plain if ports is None else ports.sub(PORT, plain)
+    return found
