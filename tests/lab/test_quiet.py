@@ -20,7 +20,11 @@ PROBE = {"site": SITE, "probe": "jobs"}
 
 
 def wait_for_success(lab: Lab, rayslurm: Rayslurm) -> None:
-    lab.wait(lambda: rayslurm.value("probe_success", **PROBE) == 1, 30, "the first answer of the site")
+    def answered() -> bool:
+        probes = (PROBE["probe"], "partitions")
+        return all(rayslurm.value("probe_success", site=SITE, probe=probe) == 1 for probe in probes)
+
+    lab.wait(answered, 30, "the first answers of the site")
 
 
 def scrape_times(rayslurm: Rayslurm, count: int) -> list[float]:
