@@ -8,6 +8,7 @@ from datetime import date
 
 from exporter.config import Site
 from exporter.errors import RefusedError
+from exporter.launch.environment import check_environment
 from exporter.launch.render import partition_of
 from exporter.launch.spec import Cluster, Spec
 from exporter.sites import Partition
@@ -38,9 +39,10 @@ def check(spec: Spec, site: Site, *, today: date, campaign: bool = False, even_i
 
     Raises:
         RefusedError: the site is closed, or the partition doesn't take such a job; says the limit, the page that names
-            it, and what would do.
-        ConfigError: neither spec nor site names a partition.
+            it, and what would do. Or the venv lies where the site wants none.
+        ConfigError: neither spec nor site names a partition, or it isn't known how a container sees the site's GPUs.
     """
+    check_environment(spec, site)
     if not even_if_closed:
         _check_open(site, today)
     # Of several partitions, separated by commas, Slurm takes one that can run the job.
