@@ -1046,7 +1046,7 @@ class Supervisor:
         node.attempt += 1
         argv = ["srun", "--overlap", "--export=ALL", "--nodes=1", "--ntasks=1", "--nodelist=" + node.name]
         argv += [f"--cpus-per-task={self.plan.cpus_per_node}", "--cpu-bind=none", "--kill-on-bad-exit=1"]
-        argv += [sys.executable, os.path.abspath(__file__), "--node", node.name, "--attempt", str(node.attempt)]
+        argv += [sys.executable, "-I", os.path.abspath(__file__), "--node", node.name, "--attempt", str(node.attempt)]
         argv += ["--logs", self.logs]
         argv += [] if node.is_head else ["--head", self.nodes[0].address("gcs")]
         node.about = {}

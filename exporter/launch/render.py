@@ -120,6 +120,7 @@ def render_script(spec: Spec, site: Site, launch: Launch) -> str:
         memory_mib_per_node=cluster.memory_per_node // _MIB,
         time_limit=slurm_time(cluster.time),
         run_dir=launch.run_dir,
+        token=launch.token,
         output=OUTPUT.format(job_id="%j"),
         warn_seconds=spec.warn_seconds,
         requeue=False,

@@ -187,9 +187,9 @@ def make_software(lab: Lab, ray_venv: Path, packages: Path) -> None:
 @pytest.mark.ray
 def test_a_venv_over_modules_with_amds_devices(lab: Lab, jobs: Jobs) -> None:
     job = jobs.amd
-    lab.wait(lambda: job.has("seen.json"), 90, "what the driver saw")
+    lab.wait(lambda: job.has("work/seen.json"), 90, "what the driver saw")
     assert job.end() == "COMPLETED"
-    seen = job.read("seen.json")
+    seen = job.read("work/seen.json")
     assert seen["above"][:3] == ["/usr/bin/python3", "-I", "ray_job.py"], "the node's own Python"
     assert seen["gpus"] == 2
     assert seen["driver"]["HIP_VISIBLE_DEVICES"] == "1,2", "as Slurm says, not counted from 0"
@@ -204,8 +204,8 @@ def test_a_venv_over_modules_with_amds_devices(lab: Lab, jobs: Jobs) -> None:
 @pytest.mark.ray
 def test_a_container_with_nvidias_devices(lab: Lab, jobs: Jobs) -> None:
     job, nodes = jobs.nvidia, ("c1", "c2")
-    lab.wait(lambda: job.has("seen.json"), 90, "what the driver saw")
-    seen = job.read("seen.json")
+    lab.wait(lambda: job.has("work/seen.json"), 90, "what the driver saw")
+    seen = job.read("work/seen.json")
     assert seen["gpus"] == 4
     devices = sorted((worker["node"], worker["CUDA_VISIBLE_DEVICES"]) for worker in seen["workers"])
     assert devices == [("c1", "0"), ("c1", "1"), ("c2", "0"), ("c2", "1")]
@@ -221,7 +221,7 @@ def test_a_container_with_nvidias_devices(lab: Lab, jobs: Jobs) -> None:
 
     lab.sh(f"scancel {job.id}", check=True)
     assert job.end() == "CANCELLED"
-    assert lab.sh(f"cat {job.run_dir}/seen.ended", check=True).stdout == "by TERM"
+    assert lab.sh(f"cat {job.run_dir}/work/seen.ended", check=True).stdout == "by TERM"
     lab.wait(lambda: not any(processes(lab, node) for node in nodes), 10, "no process of the job on its nodes")
     for node in nodes:
         assert lab.on(node, "find", "/tmp", "-user", "researcher", "-name", "rs-*").stdout == ""
@@ -230,7 +230,7 @@ def test_a_container_with_nvidias_devices(lab: Lab, jobs: Jobs) -> None:
 def test_a_module_that_is_not_there_ends_the_job_with_its_name(jobs: Jobs) -> None:
     assert jobs.missing.end() == "FAILED"
     status = jobs.missing.read("status.json")
-    assert (status["exit_code"], status["job_id"]) == (1, jobs.missing.id)
+    assert (status["exit_code"], status["outcome"], status["job_id"]) == (1, "unusable", jobs.missing.id)
     assert status["reason"] == "exit status 1 in: module load no-such-module"
 
 

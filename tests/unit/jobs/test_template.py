@@ -15,6 +15,7 @@ from typing import Any
 import jinja2
 import pytest
 
+from exporter.probes.runs import read_record
 from tests.unit.jobs.harness import ROOT
 
 GOLDEN = ROOT / "tests" / "golden" / "sbatch"
@@ -30,6 +31,7 @@ SMALL: dict[str, Any] = {
     "exclusive": False,
     "time_limit": "0-02:00:00",
     "run_dir": "/scratch/project_2001234/rayslurm/k3j2h1g4f5d6",
+    "token": "k3j2h1g4f5d6",
     "output": "slurm-%j.out",
     "warn_seconds": 120,
     "requeue": False,
@@ -225,9 +227,17 @@ def test_what_ended_the_job_is_left_where_the_supervisor_would_write_it(script: 
     line = 'echo "a\\b" | grep -q \'no "such" thing\''
     done = script.run(line)
     status = script.status()
-    assert (done.returncode, status["exit_code"], status["phase"], status["job_id"]) == (1, 1, "failed", "4711")
-    assert status["reason"] == f"exit status 1 in: {line}"
-    assert time.time() - 60 < status["time"] <= time.time()
+    assert read_record(json.dumps(status), job_id="4711", token="k3j2h1g4f5d6") == status, "what `serve` takes for it"
+    assert done.returncode == 1
+    assert time.time() - 60 < status.pop("time") <= time.time()
+    assert status == {
+        "job_id": "4711",
+        "token": "k3j2h1g4f5d6",
+        "phase": "failed",
+        "outcome": "unusable",
+        "exit_code": 1,
+        "reason": f"exit status 1 in: {line}",
+    }
     assert not (script.folder / "status.json.part").exists()
 
 
