@@ -267,11 +267,15 @@ class Site:
         self.environment = self.profile.environment
         self.python = self.profile.python
         self.ray_command = self.profile.ray_command
+        self.container_command = self.profile.container_command
+
+    def filled(self, path: str, project: str) -> str:
+        """Returns a path at the site with `{project}` and `{user}` filled in."""
+        return path.replace("{project}", project).replace("{user}", self.settings.ssh.user)
 
     def run_folder(self, project: str, name: str) -> str:
         """Returns where a job's folder goes."""
-        folder = self.work_dir.replace("{project}", project).replace("{user}", self.settings.ssh.user)
-        return f"{folder}/{name}"
+        return f"{self.filled(self.work_dir, project)}/{name}"
 
     def scaled(self, seconds: float) -> float:
         """Returns an interval as this site lives it: on a practice site the clock runs faster."""

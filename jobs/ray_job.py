@@ -171,10 +171,10 @@ def cause(path: str) -> str:
     return ""
 
 
-def output(argv: List[str]) -> str:
+def output(argv: List[str], env: Optional[Dict[str, str]] = None) -> str:
     """Returns what a command prints; one that fails ends the job."""
     try:
-        done = subprocess.check_output(argv, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=300)
+        done = subprocess.check_output(argv, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=300, env=env)
     except subprocess.CalledProcessError as error:
         raise End(EXIT_UNUSABLE, f"{error} {error.stderr.decode('utf-8', 'replace').strip()}") from error
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -968,7 +968,7 @@ class Supervisor:
             raise End(EXIT_UNUSABLE, f"the job has the node(s) {names}, the plan wants {plan.nodes}")
         here = os.environ.get("SLURMD_NODENAME", names[0])
         names.sort(key=lambda name: name != here)  # this node first, the others in their order
-        told = output([*plan.ray.command, "--version"]).strip()
+        told = output([*plan.ray.command, "--version"], for_hip(dict(os.environ))).strip()
         version = re.search(r"version (\d+)\.(\d+)", told)
         if version is None:
             raise End(EXIT_UNUSABLE, f"the version of Ray is not to be seen in {told!r}")
@@ -1046,7 +1046,7 @@ class Supervisor:
         node.attempt += 1
         argv = ["srun", "--overlap", "--export=ALL", "--nodes=1", "--ntasks=1", "--nodelist=" + node.name]
         argv += [f"--cpus-per-task={self.plan.cpus_per_node}", "--cpu-bind=none", "--kill-on-bad-exit=1"]
-        argv += [sys.executable, os.path.abspath(__file__), "--node", node.name, "--attempt", str(node.attempt)]
+        argv += [sys.executable, "-I", os.path.abspath(__file__), "--node", node.name, "--attempt", str(node.attempt)]
         argv += ["--logs", self.logs]
         argv += [] if node.is_head else ["--head", self.nodes[0].address("gcs")]
         node.about = {}

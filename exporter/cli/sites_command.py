@@ -103,6 +103,10 @@ def _shell(profile: SiteProfile) -> Iterator[Row]:
     yield "time zone", profile.timezone, page
     yield "run folders", profile.work_dir, page
     yield "temp folder", profile.temp_dir, page
+    yield "venvs", profile.software_dir or "", page
+    yield "containers", profile.container_command, page
+    if profile.container_gpu_options is not None:
+        yield "GPUs inside", " ".join(profile.container_gpu_options) or "by the environment", page
     for line in profile.environment:
         yield "environment", line, page
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from exporter.config import Site
 from exporter.errors import RefusedError
+from exporter.launch.environment import check_environment
 from exporter.launch.render import partition_of
 from exporter.launch.spec import Cluster, Spec
 from exporter.sites import Partition
@@ -97,11 +98,12 @@ def check(spec: Spec, site: Site, known: Known, *, campaign: bool = False, force
         What the person should know, each a sentence: what was forced, and what is no reason to refuse.
 
     Raises:
-        RefusedError: the site is closed, its partition doesn't take such a job, or Ray would be open to others; says
-            why, who says so, and what would do.
-        ConfigError: neither spec nor site names a partition.
+        RefusedError: the site is closed, its partition doesn't take such a job, Ray would be open to others, or the
+            venv lies where the site wants none; says why, who says so, and what would do.
+        ConfigError: neither spec nor site names a partition, or it isn't known how a container sees the site's GPUs.
     """
     _check_authentication(spec)
+    check_environment(spec, site)
     partitions = _Partitions(site, known)
     names = partition_of(spec, site).split(",")
     refused = [*_closed(site, known), *partitions.unknown(names)]

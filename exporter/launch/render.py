@@ -14,10 +14,18 @@ from exporter.config import Config, Site, VmSettings
 from exporter.data import data_path
 from exporter.errors import ConfigError
 from exporter.job_names import OUTPUT, SCRIPT, slurm_name
+from exporter.launch.environment import (
+    CONTAINER_SCRIPT,
+    container_values,
+    container_words,
+    ray_command,
+    venv_of,
+)
 from exporter.launch.spec import Spec
 
 _MIB = 1024 * 1024
 _PLAN_VERSION = 1
+_LOGIN_PROFILE = "/etc/profile"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +93,7 @@ def tunnel_ports(spec: Spec, config: Config) -> range:
     return config.vm.dashboard_ports
 
 
-def render_script(spec: Spec, site: Site, launch: Launch) -> str:
-    """Returns the batch script."""
+def _template(name: str) -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(data_path("jobs", "templates")),
         undefined=jinja2.StrictUndefined,
@@ -95,10 +102,16 @@ def render_script(spec: Spec, site: Site, launch: Launch) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    return environment.get_template(name)
+
+
+def render_script(spec: Spec, site: Site, launch: Launch) -> str:
+    """Returns the batch script."""
     cluster = spec.cluster
-    return environment.get_template("ray-cluster.sbatch.j2").render(
+    project = project_of(spec, site)
+    return _template("ray-cluster.sbatch.j2").render(
         job_name=slurm_name(spec.name, launch.token),
-        account=project_of(spec, site),
+        account=project,
         partition=partition_of(spec, site),
         nodes=cluster.nodes,
         cpus_per_node=cluster.cpus_per_node,
@@ -107,14 +120,27 @@ def render_script(spec: Spec, site: Site, launch: Launch) -> str:
         memory_mib_per_node=cluster.memory_per_node // _MIB,
         time_limit=slurm_time(cluster.time),
         run_dir=launch.run_dir,
+        token=launch.token,
         output=OUTPUT.format(job_id="%j"),
         warn_seconds=spec.warn_seconds,
         requeue=False,
         exclusive=cluster.exclusive,
         environment=(*site.environment, *spec.environment),
+        login_profile=_LOGIN_PROFILE,
+        venv=None if spec.container else venv_of(spec, site, project),
         extra_directives=spec.directives,
         python=site.python,
     )
+
+
+def render_container(spec: Spec, site: Site, launch: Launch) -> str:
+    """Returns the script that runs a command inside the container.
+
+    Raises:
+        ConfigError: it isn't known how a container sees the site's GPUs.
+    """
+    values = container_values(spec, site, project_of(spec, site), launch.run_dir)
+    return _template("container.sh.j2").render(values)
 
 
 def render_plan(spec: Spec, site: Site, vm: VmSettings | None, launch: Launch) -> dict[str, Any]:
@@ -135,13 +161,14 @@ def render_plan(spec: Spec, site: Site, vm: VmSettings | None, launch: Launch) -
         "memory_bytes_per_node": cluster.memory_per_node,
         "object_store_bytes_per_node": cluster.object_store_per_node,
         "ray": {
-            "command": site.ray_command,
+            "command": ray_command(spec, site, project_of(spec, site), launch.run_dir),
             "temp_dir": site.temp_dir,
             "allow_unauthenticated": spec.ray.allow_unauthenticated_ray,
             "auth_token_file": "ray_auth_token",
             "ready_timeout_seconds": spec.ray.ready_timeout,
             "env": spec.ray.env,
         },
+        "container": container_words(spec, launch.run_dir),
         "entrypoint": spec.entrypoint,
         "grace_seconds": spec.grace_seconds,
         "work_dir": launch.work_dir,
@@ -168,6 +195,8 @@ def run_folder_files(spec: Spec, site: Site, vm: VmSettings | None, launch: Laun
         "plan.json": RemoteFile(plan.encode(), 0o600),  # ray.env may hold keys
         "ray_auth_token": RemoteFile(launch.ray_auth_token.encode(), 0o600),
     }
+    if spec.container is not None:
+        files[CONTAINER_SCRIPT] = RemoteFile(render_container(spec, site, launch).encode())
     if vm is not None and launch.dashboard_port is not None:
         name = known_name(vm.host, vm.port)
         files["known_hosts"] = RemoteFile("".join(f"{name} {line}\n" for line in vm.host_keys).encode())

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from exporter.config import Name, OneLine
 from exporter.errors import ConfigError
+from exporter.sites.overrides import Words
 from exporter.yamlfile import JOURNAL, Duration, FileModel, Size, load_model
 
 Memory = Annotated[Size, Field(ge=64 * 1024**2)]
@@ -17,6 +18,11 @@ Memory = Annotated[Size, Field(ge=64 * 1024**2)]
 
 JobName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,47}$")]
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._,:/+-]*$")]
+
+
+_PLACE = r"/(?:[A-Za-z0-9._+@/-]|\{project\}|\{user\})+"
+SitePath = Annotated[str, Field(pattern=rf"^{_PLACE}$")]
+"""An absolute path at the site without anything that a shell takes for more; {project} and {user} are filled in."""
 
 
 class Cluster(FileModel):
@@ -48,6 +54,30 @@ class Cluster(FileModel):
     def _store_fits(self) -> Self:
         if self.object_store_per_node is not None and self.object_store_per_node >= self.memory_per_node:
             raise ValueError("object_store_per_node: is part of memory_per_node, so it must be less")
+        return self
+
+
+class Container(FileModel):
+    """Where Ray and the entrypoint run instead of on the node itself.
+
+    Attributes:
+        image: a file or folder at the site; left out where `command` knows it.
+        command: the words that run something in a container, before their options; the site's where left out.
+        bind: what is seen inside besides what always is, `OUTSIDE` or `OUTSIDE:INSIDE`.
+        options: further options of `command`, a word each.
+    """
+
+    image: SitePath | None = None
+    command: Words | None = None
+    bind: tuple[Annotated[str, Field(pattern=rf"^{_PLACE}(:{_PLACE}(:r[ow])?)?$")], ...] = ()
+    options: tuple[Annotated[OneLine, Field(min_length=1)], ...] = ()
+
+    @model_validator(mode="after")
+    def _image_or_command(self) -> Self:
+        if self.image is None and self.command is None:
+            raise ValueError(
+                "image: is missing; write its path at the site, or as command a wrapper that knows its image"
+            )
         return self
 
 
@@ -87,6 +117,8 @@ class Spec(FileModel):
         site: the site's name in rayslurm.yaml.
         name: what the job is called.
         environment: shell lines after the site's own, such as `module load python-pytorch`.
+        venv: a virtual environment at the site for Ray and the entrypoint; inside the container if there is one.
+        container: what they run in.
         entrypoint: a shell command that runs as driver when the cluster is ready; its exit code becomes the job's.
             Left out: the cluster stays up for its time.
         warn_before_end: seconds before the time limit at which the job begins to end by itself; `warn_seconds`.
@@ -99,6 +131,8 @@ class Spec(FileModel):
     name: JobName = "ray"
     cluster: Cluster
     environment: tuple[OneLine, ...] = ()
+    venv: SitePath | None = None
+    container: Container | None = None
     entrypoint: OneLine | None = None
     ray: RaySettings = RaySettings()
     warn_before_end: Annotated[Duration, Field(ge=10)] | None = None

@@ -21,12 +21,6 @@ _LOGIN = lumi("logging in", "2024-10")
 _PARTITIONS = lumi("partitions")
 _BILLING = lumi("billing")
 
-# Ray 2.47 doesn't start where ROCR_VISIBLE_DEVICES is set, 2.60 only where HIP_VISIBLE_DEVICES is set beside it.
-_MOVE_DEVICES = (
-    'if [ -n "${ROCR_VISIBLE_DEVICES-}" ]; then '
-    'export HIP_VISIBLE_DEVICES="$ROCR_VISIBLE_DEVICES"; unset ROCR_VISIBLE_DEVICES; fi'
-)
-
 
 def _test_partition(name: str, *, max_time: int, max_nodes: int, max_gpus_per_job: int | None) -> Partition:
     """Returns a partition that takes two jobs of a user, one of them running, and no production."""
@@ -56,11 +50,13 @@ PROFILE = SiteProfile(
     environment=(
         "module use /appl/local/laifs/modules",
         "module load lumi-aif-singularity-bindings",
-        _MOVE_DEVICES,
     ),
     work_dir="/scratch/{project}/{user}/rayslurm",
     temp_dir="/tmp",  # noqa: S108 - memory, charged to the job; nothing else that is local to a node is known
     environment_source=lumi("software and disk areas"),
+    software_dir="/projappl/{project}",
+    container_command="singularity exec",
+    container_gpu_options=(),  # the module above shows them to containers
     partitions=(
         Partition("standard", _PARTITIONS, max_time=48 * _HOUR, max_gpus_per_job=0, whole_nodes=True),
         Partition("small", _PARTITIONS, max_time=72 * _HOUR, max_nodes=4, max_gpus_per_job=0, whole_nodes=False),

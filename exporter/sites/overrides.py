@@ -57,6 +57,9 @@ def _decimal(value: object) -> object:
 Count = Annotated[int, Field(ge=0)]
 Price = Annotated[Decimal, BeforeValidator(_decimal), Field(ge=0, allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Words = Annotated[str, Field(pattern=r"^[A-Za-z0-9/._=-]+( [A-Za-z0-9/._=-]+)*$")]
+"""A command with options, without anything that a shell would take for more."""
+
 Network = Annotated[str, AfterValidator(_network)]
 Fingerprint = Annotated[str, Field(pattern=r"^(SHA256:)?[A-Za-z0-9+/]{43}$")]
 Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$")]
@@ -144,6 +147,9 @@ class SiteOverrides(_Part):
     environment: tuple[Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")], ...] | None = None
     python: Text | None = None
     ray_command: Text | None = None
+    software_dir: Text | None = None
+    container_command: Words | None = None
+    container_gpu_options: tuple[Text, ...] | None = None
     partitions: Mapping[Text, PartitionOverrides] = Field(default_factory=dict)
     rates: dict[Text, RateSettings] = Field(default_factory=dict)
     balance: BalanceSettings | None = None
@@ -155,13 +161,16 @@ class SiteOverrides(_Part):
     firewall: tuple[Network, ...] | None = None
 
 
+_PLAIN = (
+    *("timezone", "work_dir", "temp_dir", "environment", "python", "ray_command", "software_dir"),
+    *("container_command", "container_gpu_options"),
+)
+"""What takes the place of the site file's field of the same name as it is."""
+
+
 def overridden(profile: SiteProfile, over: SiteOverrides) -> SiteProfile:
     """Returns a profile with what the user wrote in place of what the site file says."""
-    changes: dict[str, Any] = {
-        name: getattr(over, name)
-        for name in ("timezone", "work_dir", "temp_dir", "environment", "python", "ray_command")
-        if getattr(over, name) is not None
-    }
+    changes: dict[str, Any] = {name: getattr(over, name) for name in _PLAIN if getattr(over, name) is not None}
     if over.login_hosts is not None:
         changes["login_hosts"] = tuple(
             LoginHost(host, None if name == "any" else name, YOURS) for name, host in over.login_hosts.items()

@@ -209,6 +209,10 @@ class SiteProfile:
         environment_source: where time zone, environment and folders were read; None: what holds everywhere.
         python: the interpreter that starts the job's supervisor.
         ray_command: how `ray` is called.
+        software_dir: where venvs belong; `{project}` and `{user}` are filled in. None: the site says nothing of it.
+        container_command: the words that run something in a container, before their options and the image.
+        container_gpu_options: options of theirs that show it the GPUs; empty where the environment sees to that, None
+            where unknown.
         partitions: those that matter to Ray.
         rates: what they cost.
         balance: where balances are read.
@@ -231,6 +235,9 @@ class SiteProfile:
     environment_source: Source | None = None
     python: str = "python3"
     ray_command: str = "ray"
+    software_dir: str | None = None
+    container_command: str = "apptainer exec"
+    container_gpu_options: tuple[str, ...] | None = None
     partitions: tuple[Partition, ...] = ()
     rates: tuple[Rate, ...] = ()
     balance: Balance | None = None

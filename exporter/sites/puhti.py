@@ -37,6 +37,7 @@ PROFILE = SiteProfile(
     environment=("source /appl/profile/zz-csc-env.sh", "module load pytorch"),
     work_dir="/scratch/{project}/{user}/rayslurm",
     environment_source=csc("environment and disk areas"),
+    software_dir="/projappl/{project}",
     partitions=(
         *(Partition(name, _PARTITIONS, max_gpus_per_job=0, whole_nodes=False) for name in _CPU),
         *(Partition(name, _PARTITIONS, whole_nodes=False) for name in _GPU),

@@ -77,6 +77,8 @@ PROFILE = SiteProfile(
     work_dir="/scratch/{project}/{user}/rayslurm",
     temp_dir="$TMPDIR",  # 20 GiB per user on shared nodes
     environment_source=csc("environment and disk areas"),
+    software_dir="/projappl/{project}",
+    container_gpu_options=("--nv",),  # NVIDIA: GH200
     partitions=(
         _cpu("test", max_time=_HOUR // 4, min_nodes=1, max_nodes=2),
         _cpu("interactive"),
