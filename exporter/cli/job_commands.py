@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from exporter.cli.asking import ask
+from exporter.cli.bringing import selected, selection_json, selection_lines, staged
 from exporter.cli.context import ConfigOption, JsonOption, add_command, open_store, print_json, read_config, say
 from exporter.cli.table import age, duration, print_table
 from exporter.config import Config
@@ -19,7 +20,9 @@ from exporter.efficiency import combined
 from exporter.errors import ConfigError, InputError, RayslurmError
 from exporter.job_names import SCRIPT
 from exporter.launch import limits
+from exporter.launch.bundle import MANIFEST, SpecFile
 from exporter.launch.render import Launch, project_of, run_folder_files, tunnel_ports
+from exporter.launch.selection import files_text
 from exporter.launch.spec import load_spec
 from exporter.records import Bill, EfficiencyReport
 from exporter.store import bills, chains, jobs, reports, runs, submissions, tunnels
@@ -81,19 +84,26 @@ def launch(
         folder = site.run_folder(project, f"{spec.name}-TOKEN")
         example = Launch("TOKEN", folder, ports[0] if ports else None, "")
         files = run_folder_files(spec, site, settings.vm, example)
+        bring = selected(spec, settings)
         if as_json:
-            print_json({name: files[name].content.decode() for name in (SCRIPT, "plan.json")})
+            texts = {name: files[name].content.decode() for name in (SCRIPT, "plan.json")}
+            print_json({**texts, "bring": selection_json(bring)})
         else:
             typer.echo(files[SCRIPT].content.decode(), nl=False)
+        for line in selection_lines(bring):
+            say(line)
         say("dry run: nothing was submitted")
         return
+    text = spec_file.read_text(encoding="utf-8")
     payload = {
-        "spec": spec_file.read_text(encoding="utf-8"),
+        "spec": text,
         "name": str(spec_file),
+        "folder": str(spec_file.absolute().parent),
         "even_if_closed": even_if_closed,
         "key": key,
     }
     with open_store(settings) as store:
+        payload["bundle"] = staged(spec, SpecFile.of(spec_file, text), settings, store, key=key)
         outcome, served = ask(settings, store, "launch", spec.site, payload)
     if as_json:
         print_json(outcome)
@@ -115,6 +125,8 @@ def _tell_launched(outcome: dict[str, Any]) -> None:
         )
         return
     say(f"submitted as job {outcome['job_id']} on {outcome['site']}; its folder is {outcome['run_dir']}")
+    if (brought := outcome["brought"]) and brought["files"]:
+        say(f"it brings along {files_text(brought['files'], brought['bytes'])}, listed in {MANIFEST} there")
     if outcome["dashboard_port"]:
         say(f"its dashboard will be at http://127.0.0.1:{outcome['dashboard_port']} when Ray is ready")
 
