@@ -8,6 +8,7 @@ import selectors
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -174,6 +175,10 @@ class Relay:
         """Lets nothing more through on the newest connection, and keeps it open."""
         self._lines[-1].silence()
 
+    def slow(self, bytes_per_second: float) -> None:
+        """Lets no more through on the newest connection than so many bytes a second in each direction."""
+        self._lines[-1].bytes_per_second = bytes_per_second
+
     def _accept(self) -> None:
         while True:
             try:
@@ -193,6 +198,7 @@ class _Line:
         self._lock = threading.Lock()
         self._left: dict[socket.socket, int | None] = {}
         self.limit(*limits)
+        self.bytes_per_second: float | None = None
         self._silent = threading.Event()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._pass_on, daemon=True)
@@ -221,6 +227,8 @@ class _Line:
                 for ready, _ in selector.select():
                     source = client if ready.fileobj is client else server
                     data = source.recv(1 << 14)
+                    if self.bytes_per_second:
+                        time.sleep(len(data) / self.bytes_per_second)
                     if self._silent.is_set():
                         self._ended.wait()
                         return

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
+
+import typer
 
 from exporter.cli.context import say
 from exporter.config import Config
@@ -16,6 +21,8 @@ from exporter.store.requests import Request
 
 _LOOK_SECONDS = 0.2
 _SAY_AFTER_SECONDS = 3.0
+_LINE_SECONDS = 10.0
+"""Between two lines about how far something is, where no terminal shows them."""
 
 
 def ask(
@@ -58,15 +65,26 @@ def ask(
 
 
 def _await(config: Config, store: Store, kind: str, number: int) -> tuple[dict[str, Any], bool]:
+    with _shown_progress() as show:
+        return _await_showing(config, store, kind, number, show)
+
+
+def _await_showing(
+    config: Config, store: Store, kind: str, number: int, show: Callable[[str], None]
+) -> tuple[dict[str, Any], bool]:
     started = time.monotonic()
     told = False
+    progress: str | None = None
     while True:
-        answered = _answer(store, number)
-        if answered is not None:
-            return _outcome(answered), True
+        request = _get(store, number)
+        if request.state in {"done", "failed"}:
+            return _outcome(request), True
+        if request.progress not in {None, progress}:  # it takes long, but it goes on
+            progress, told, started = request.progress, True, time.monotonic()
+            show(str(progress))
         try:
             with acting_alone(config, store, kind):
-                carry_out(config, store, number)
+                carry_out(config, store, number, tell=show)
             # It may have been carried out by another between the last look and the lock.
             return _outcome(_get(store, number)), False
         except OwnerError:
@@ -80,14 +98,32 @@ def _await(config: Config, store: Store, kind: str, number: int) -> tuple[dict[s
         time.sleep(_LOOK_SECONDS)
 
 
+@contextmanager
+def _shown_progress() -> Iterator[Callable[[str], None]]:
+    """Gives what shows how far it is: on a terminal in one line that changes, elsewhere now and then a line."""
+    on_terminal = sys.stderr.isatty()
+    last = 0.0
+
+    def show(text: str) -> None:
+        nonlocal last
+        if on_terminal:
+            typer.echo(f"\r\x1b[2K{text}", err=True, nl=False)
+        elif not last or time.monotonic() - last >= _LINE_SECONDS:
+            say(text)
+        else:
+            return
+        last = time.monotonic()
+
+    try:
+        yield show
+    finally:
+        if on_terminal and last:
+            say("")
+
+
 def _get(store: Store, number: int) -> Request:
     with store.snapshot() as connection:
         return requests.get(connection, number)
-
-
-def _answer(store: Store, number: int) -> Request | None:
-    request = _get(store, number)
-    return request if request.state in {"done", "failed"} else None
 
 
 def _outcome(request: Request) -> dict[str, Any]:

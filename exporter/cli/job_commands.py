@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from exporter.cli.asking import ask
+from exporter.cli.bringing import selected, selection_json, selection_lines, staged
 from exporter.cli.context import (
     ConfigOption,
     JsonOption,
@@ -27,9 +28,11 @@ from exporter.config import Config
 from exporter.efficiency import combined
 from exporter.errors import ConfigError, InputError, RayslurmError
 from exporter.job_names import SCRIPT
+from exporter.launch.bundle import MANIFEST, SpecFile
 from exporter.launch.known import look
 from exporter.launch.launcher import Launcher
 from exporter.launch.render import project_of, tunnel_ports
+from exporter.launch.selection import files_text
 from exporter.launch.sent import kept, package
 from exporter.launch.spec import load_spec
 from exporter.records import Bill, EfficiencyReport
@@ -90,21 +93,28 @@ def launch(
         with peek_store(settings) as known:
             warn(look(spec, site, known, force=force))
         texts = kept(package(spec, settings).files)
+        bring = selected(spec, settings)
         if as_json:
-            print_json({name: texts[name] for name in (SCRIPT, "plan.json")})
+            shown = {name: texts[name] for name in (SCRIPT, "plan.json")}
+            print_json({**shown, "bring": selection_json(bring)})
         else:
             typer.echo(texts[SCRIPT], nl=False)
+        for line in selection_lines(bring):
+            say(line)
         say("dry run: nothing was submitted")
         return
+    text = spec_file.read_text(encoding="utf-8")
     payload = {
-        "spec": spec_file.read_text(encoding="utf-8"),
+        "spec": text,
         "name": str(spec_file),
+        "folder": str(spec_file.absolute().parent),
         "force": force,
         "key": key,
     }
     with open_store(settings) as store:
         if Launcher(settings, store).earlier(spec, key) is None:  # else the job is there: nothing is to be checked
             warn(look(spec, site, store, force=force))
+        payload["bundle"] = staged(spec, SpecFile.of(spec_file, text), settings, store, key=key)
         outcome, served = ask(settings, store, "launch", spec.site, payload)
     if as_json:
         print_json(outcome)
@@ -126,6 +136,8 @@ def _tell_launched(outcome: dict[str, Any]) -> None:
         )
         return
     say(f"submitted as job {outcome['job_id']} on {outcome['site']}; its folder is {outcome['run_dir']}")
+    if (brought := outcome["brought"]) and brought["files"]:
+        say(f"it brings along {files_text(brought['files'], brought['bytes'])}, listed in {MANIFEST} there")
     if outcome["dashboard_port"]:
         say(f"its dashboard will be at http://127.0.0.1:{outcome['dashboard_port']} when Ray is ready")
 

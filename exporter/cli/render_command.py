@@ -10,9 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
+from exporter.cli.bringing import selected, selection_json, selection_lines
 from exporter.cli.context import ConfigOption, JsonOption, add_command, peek_store, print_json, read_config, say
 from exporter.cli.table import age
 from exporter.errors import RefusedError
+from exporter.launch.bundle import MANIFEST
 from exporter.launch.known import look
 from exporter.launch.sent import TOKEN, Package, alike, difference, kept, package
 from exporter.launch.spec import load_spec
@@ -55,14 +57,18 @@ def render(
             with store.snapshot() as connection:
                 last = submissions.last_sent(connection, spec.site, spec.name)
     changes = _changes(sending, last)
+    bring = selected(spec, settings)
     if as_json:
-        print_json(_as_json(sending, refused, warnings) | (_diff_json(last, changes) if diff else {}))
+        shown = _as_json(sending, refused, warnings) | {"bring": selection_json(bring)}
+        print_json(shown | (_diff_json(last, changes) if diff else {}))
         return
     if diff:
         _show_diff(f"{spec.name} on {spec.site}", last, changes)
     else:
         for line in _lines(sending, spec.site):
             typer.echo(line)
+    for line in selection_lines(bring):
+        say(line)
     for text in warnings:
         say(f"warning: {text}")
     if refused is not None:
@@ -82,6 +88,9 @@ def _lines(sending: Package, site: str) -> Iterator[str]:
         yield ""
         yield f"==> {name} (mode {file.mode:04o}) <=="
         yield texts.get(name, "(a secret, made when it is launched)").rstrip("\n")
+    yield ""
+    yield f"==> {MANIFEST} (mode 0644) <=="
+    yield "(what is brought along, with checksums and commits, made when it is launched)"
 
 
 def _as_json(sending: Package, refused: str | None, warnings: list[str]) -> dict[str, Any]:
@@ -90,7 +99,11 @@ def _as_json(sending: Package, refused: str | None, warnings: list[str]) -> dict
         "folder": sending.folder,
         "command": sending.command,
         "files": [
-            {"name": name, "mode": f"{file.mode:04o}", "text": texts.get(name)} for name, file in sending.files.items()
+            *(
+                {"name": name, "mode": f"{file.mode:04o}", "text": texts.get(name)}
+                for name, file in sending.files.items()
+            ),
+            {"name": MANIFEST, "mode": "0644", "text": None},
         ],
         "warnings": warnings,
         "refused": refused,

@@ -13,7 +13,7 @@ from exporter.client.backoff import Backoff
 from exporter.client.commands import known_fields
 from exporter.client.credentials import certificate_path
 from exporter.client.ssh import Endpoint, SshTransport
-from exporter.client.transport import Answer, RemoteContent, RemoteFile, RemoteTail, Transport
+from exporter.client.transport import Answer, RemoteContent, RemoteFile, RemoteStream, RemoteTail, Transport
 from exporter.config import Site
 from exporter.errors import (
     AnswerError,
@@ -192,10 +192,21 @@ class SiteClient:
         return self._send("mkdir", lambda: self._transport.make_folder(path, self.command_deadline))
 
     def write(
-        self, folder: str, files: Mapping[str, RemoteFile], *, written: Callable[[str], None] = lambda _: None
+        self,
+        folder: str,
+        files: Mapping[str, RemoteFile | RemoteStream],
+        *,
+        folders: Sequence[str] = (),
+        written: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Writes files into a folder that is there; `written` is told the name of each when it is there."""
-        self._send("write", lambda: self._transport.write(folder, files, self.command_deadline, written=written))
+        """Writes files into a folder that is there, all as one command; see `Transport.write`.
+
+        It may take as long as it takes, while each piece takes no longer than a command may.
+        """
+        self._send(
+            "write",
+            lambda: self._transport.write(folder, files, self.command_deadline, folders=folders, written=written),
+        )
 
     def rename(self, path: str, new_path: str) -> None:
         """Gives a file another name.

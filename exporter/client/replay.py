@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from exporter import errors
-from exporter.client.transport import Answer, RemoteContent, RemoteFile, RemoteTail, Transport
+from exporter.client.transport import Answer, RemoteContent, RemoteFile, RemoteStream, RemoteTail, Transport
 from exporter.errors import SiteError
 
 FILE_TIME = 1_794_998_000
@@ -120,16 +120,17 @@ class ReplayTransport:
     def write(
         self,
         folder: str,
-        files: Mapping[str, RemoteFile],
+        files: Mapping[str, RemoteFile | RemoteStream],
         deadline: float,
         *,
+        folders: Sequence[str] = (),
         written: Callable[[str], None] = lambda _: None,
     ) -> None:
         """See `Transport.write`."""
-        del deadline
+        del deadline, folders
         self.asked.append(("write", folder))
         for name, file in files.items():
-            self.files[f"{folder}/{name}"] = file.content
+            self.files[f"{folder}/{name}"] = b"".join(file.pieces())
             written(name)
 
     def rename(self, path: str, new_path: str, deadline: float) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import posixpath
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import paramiko
 
-from exporter.client.transport import RemoteContent, RemoteFile
+from exporter.client.transport import RemoteContent, RemoteFile, RemoteStream
 
 ResultT = TypeVar("ResultT")
 
@@ -27,16 +27,42 @@ def make_folder(sftp: paramiko.SFTPClient, path: str) -> str:
     return absolute
 
 
+def make_folders(sftp: paramiko.SFTPClient, folder: str, names: Sequence[str], alive: Callable[[], None]) -> None:
+    """Makes folders in a folder for the user alone; `alive` is told when one is there, or was there before."""
+    for name in names:
+        path = posixpath.join(folder, name)
+        try:
+            sftp.mkdir(path, 0o700)
+        except OSError:  # all that SFTP says of one that is there is that it failed
+            if not _is_folder(sftp, path):
+                raise
+        alive()
+
+
+def _is_folder(sftp: paramiko.SFTPClient, path: str) -> bool:
+    try:
+        return stat.S_ISDIR(sftp.stat(path).st_mode or 0)
+    except FileNotFoundError:
+        return False
+
+
 def write_files(
-    sftp: paramiko.SFTPClient, folder: str, files: Mapping[str, RemoteFile], written: Callable[[str], None]
+    sftp: paramiko.SFTPClient,
+    folder: str,
+    files: Mapping[str, RemoteFile | RemoteStream],
+    written: Callable[[str], None],
+    alive: Callable[[], None],
 ) -> None:
-    """Writes files into a folder; tells the name of each that was written."""
+    """Writes files into a folder; tells the name of each that was written, and `alive` whenever the site has more."""
     for name, file in files.items():
         with sftp.open(posixpath.join(folder, name), "w") as remote:
             remote.chmod(file.mode)
             # Not pipelined: paramiko then never looks at what became of the writes.
-            remote.write(file.content)
+            for piece in file.pieces():
+                remote.write(piece)
+                alive()
         written(name)
+        alive()
 
 
 def read_file(sftp: paramiko.SFTPClient, path: str, max_bytes: int) -> RemoteContent:

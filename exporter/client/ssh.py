@@ -1,7 +1,7 @@
 """The way to a site over SSH, with paramiko.
 
-One session is kept. Every operation has a deadline that holds whatever paramiko waits for: a timer closes the session,
-which wakes all its waiters. Nothing is trusted on first sight, and a login that failed is not repeated here.
+One session is kept. Every operation has a deadline that holds whatever paramiko waits for: a watchdog closes the
+session, which wakes all its waiters. Nothing is trusted on first sight, and a login that failed is not repeated here.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ import paramiko
 from exporter.client.commands import Shell
 from exporter.client.credentials import AgentError, candidate_keys, silent_agent
 from exporter.client.hostkeys import known_name, pinned_keys
-from exporter.client.sftp import make_folder, read_file, with_file, write_files
-from exporter.client.transport import Answer, RemoteContent, RemoteFile, RemoteTail
+from exporter.client.sftp import make_folder, make_folders, read_file, with_file, write_files
+from exporter.client.transport import Answer, RemoteContent, RemoteFile, RemoteStream, RemoteTail
+from exporter.client.watchdog import Watchdog
 from exporter.errors import (
     AnswerError,
     AuthError,
@@ -110,7 +111,7 @@ class SshTransport(Shell):
     def run(self, command: str, deadline: float) -> Answer:
         """See `Transport.run`."""
 
-        def execute(session: paramiko.Transport) -> Answer:
+        def execute(session: paramiko.Transport, _: Watchdog) -> Answer:
             channel = self._open_channel(session)
             started = time.monotonic()
             try:
@@ -135,35 +136,41 @@ class SshTransport(Shell):
 
     def make_folder(self, path: str, deadline: float) -> str:
         """See `Transport.make_folder`."""
-        return self._with_sftp(lambda sftp: make_folder(sftp, path), deadline, f"making {path}")
+        return self._with_sftp(lambda sftp, _: make_folder(sftp, path), deadline, f"making {path}")
 
     def write(
         self,
         folder: str,
-        files: Mapping[str, RemoteFile],
+        files: Mapping[str, RemoteFile | RemoteStream],
         deadline: float,
         *,
+        folders: Sequence[str] = (),
         written: Callable[[str], None] = lambda _: None,
     ) -> None:
         """See `Transport.write`."""
         what = f"writing to {folder}"
+
+        def write(sftp: paramiko.SFTPClient, watchdog: Watchdog) -> None:
+            make_folders(sftp, folder, folders, watchdog.feed)
+            write_files(sftp, folder, files, written, watchdog.feed)
+
         try:
-            self._with_sftp(lambda sftp: write_files(sftp, folder, files, written), deadline, what)
+            self._with_sftp(write, deadline, what)
         except FileNotFoundError:
             raise SiteError(f"{self._endpoints[-1]}: {what}: there is no such folder") from None
 
     def rename(self, path: str, new_path: str, deadline: float) -> None:
         """See `Transport.rename`."""
-        self._with_sftp(lambda sftp: sftp.posix_rename(path, new_path), deadline, f"renaming {path}")
+        self._with_sftp(lambda sftp, _: sftp.posix_rename(path, new_path), deadline, f"renaming {path}")
 
     def read(self, path: str, max_bytes: int, deadline: float) -> RemoteContent:
         """See `Transport.read`."""
-        return self._with_sftp(lambda sftp: read_file(sftp, path, max_bytes), deadline, f"reading {path}")
+        return self._with_sftp(lambda sftp, _: read_file(sftp, path, max_bytes), deadline, f"reading {path}")
 
     def read_many(self, paths: Sequence[str], max_bytes: int, deadline: float) -> dict[str, RemoteContent]:
         """See `Transport.read_many`."""
 
-        def read(sftp: paramiko.SFTPClient) -> dict[str, RemoteContent]:
+        def read(sftp: paramiko.SFTPClient, _: Watchdog) -> dict[str, RemoteContent]:
             found = {}
             for path in paths:
                 with suppress(FileNotFoundError):
@@ -180,7 +187,7 @@ class SshTransport(Shell):
             remote.seek(max(0, size - max_bytes))
             return RemoteTail(bytes(remote.read(max_bytes)), size)
 
-        return self._with_sftp(lambda sftp: with_file(sftp, path, read), deadline, f"reading {path}")
+        return self._with_sftp(lambda sftp, _: with_file(sftp, path, read), deadline, f"reading {path}")
 
     def close(self) -> None:
         """See `Transport.close`."""
@@ -262,19 +269,21 @@ class SshTransport(Shell):
             self.close()
             raise ConnectError(f"{self._endpoints[-1]}: the session takes no further command: {error}") from None
 
-    def _with_sftp(self, work: Callable[[paramiko.SFTPClient], ResultT], deadline: float, what: str) -> ResultT:
-        def transfer(session: paramiko.Transport) -> ResultT:
+    def _with_sftp(
+        self, work: Callable[[paramiko.SFTPClient, Watchdog], ResultT], deadline: float, what: str
+    ) -> ResultT:
+        def transfer(session: paramiko.Transport, watchdog: Watchdog) -> ResultT:
             channel = self._open_channel(session)
             try:
                 channel.invoke_subsystem("sftp")
                 with paramiko.SFTPClient(channel) as sftp:
-                    return work(sftp)
+                    return work(sftp, watchdog)
             finally:
                 channel.close()
 
         return self._guarded(transfer, deadline, what)
 
-    def _guarded(self, work: Callable[[paramiko.Transport], ResultT], deadline: float, what: str) -> ResultT:
+    def _guarded(self, work: Callable[[paramiko.Transport, Watchdog], ResultT], deadline: float, what: str) -> ResultT:
         """Does something over the session within the deadline; a session that fails is closed."""
         here = self._endpoints[-1]
         if not self._sessions:
@@ -282,8 +291,8 @@ class SshTransport(Shell):
         session = self._sessions[-1]
         timed_out = threading.Event()
         try:
-            with self._watchdog(deadline, timed_out):
-                result = work(session)
+            with self._watchdog(deadline, timed_out) as watchdog:
+                result = work(session, watchdog)
         except FileNotFoundError:
             raise
         except (OSError, EOFError, paramiko.SSHException, paramiko.SFTPError, SessionLostError) as error:
@@ -303,19 +312,18 @@ class SshTransport(Shell):
         return result
 
     @contextmanager
-    def _watchdog(self, seconds: float, fired: threading.Event) -> Iterator[None]:
+    def _watchdog(self, seconds: float, fired: threading.Event) -> Iterator[Watchdog]:
         def abort() -> None:
             fired.set()
             for session in list(self._sessions):
                 session.close()
 
-        timer = threading.Timer(max(seconds, 0), abort)
-        timer.daemon = True
-        timer.start()
+        watchdog = Watchdog(max(seconds, 0), abort)
+        watchdog.start()
         try:
-            yield
+            yield watchdog
         finally:
-            timer.cancel()
+            watchdog.cancel()
 
 
 class _Session(paramiko.Transport):
@@ -367,6 +375,8 @@ def _dial(endpoint: Endpoint, ends: float) -> socket.socket:
             sock.close()
             failure = error
             continue
+        # What we send is waited for: else the last bytes of each message wait for an acknowledgement of the first.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return sock
     raise failure or TimeoutError(f"no address of {endpoint.host} answered")
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+PIECE_BYTES = 32 * 1024
+"""How much of a file is sent at a time; as much as any SFTP server must take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,24 @@ class RemoteFile:
     """
 
     content: bytes
+    mode: int = 0o644
+
+    def pieces(self) -> Iterator[bytes]:
+        """Gives its bytes, at most `PIECE_BYTES` at a time."""
+        for start in range(0, len(self.content), PIECE_BYTES):
+            yield self.content[start : start + PIECE_BYTES]
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteStream:
+    """A file to be written at the site that isn't held in memory.
+
+    Attributes:
+        pieces: gives its bytes from the start, at most `PIECE_BYTES` at a time.
+        mode: as that of `RemoteFile`.
+    """
+
+    pieces: Callable[[], Iterator[bytes]]
     mode: int = 0o644
 
 
@@ -115,12 +136,24 @@ class Transport(Protocol):
     def write(
         self,
         folder: str,
-        files: Mapping[str, RemoteFile],
+        files: Mapping[str, RemoteFile | RemoteStream],
         deadline: float,
         *,
+        folders: Sequence[str] = (),
         written: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Writes files into a folder that is there, and tells the name of each that was written."""
+        """Writes files into a folder that is there, and tells the name of each that was written.
+
+        However long it takes in all, no piece may take longer than the deadline. An error of a file's `pieces`
+        ends it.
+
+        Args:
+            folder: where.
+            files: by their names, which may have folders before them.
+            deadline: seconds.
+            folders: made in the folder before, those above first, for the user alone.
+            written: told the name of each file.
+        """
 
     def rename(self, path: str, new_path: str, deadline: float) -> None:
         """Gives a file another name; FileNotFoundError where there is none of the old one."""

@@ -7,17 +7,20 @@ import logging
 import os
 import re
 import secrets
+import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from exporter.client.client import SiteClient
-from exporter.client.transport import Answer
+from exporter.client.transport import Answer, RemoteFile
 from exporter.config import Config, Site
 from exporter.errors import CommandError, ConnectError, RefusedError, SiteError, StoreError
 from exporter.job_names import SCRIPT, new_token
+from exporter.launch.bundle import Bundle, Progress, SpecFile, packed
 from exporter.launch.known import look
 from exporter.launch.render import (
     Launch,
@@ -26,6 +29,7 @@ from exporter.launch.render import (
     run_folder_files,
     tunnel_ports,
 )
+from exporter.launch.selection import private_paths, select
 from exporter.launch.sent import kept
 from exporter.launch.spec import Spec
 from exporter.launch.steps import reached
@@ -92,6 +96,9 @@ class Launcher:
         force: bool = False,
         key: str | None = None,
         follows: Chain | None = None,
+        bundle: Bundle | None = None,
+        spec_file: SpecFile | None = None,
+        tell: Callable[[str], None] = lambda _: None,
     ) -> Submission:
         """Submits one job.
 
@@ -103,7 +110,10 @@ class Launcher:
             campaign: whose job it is.
             force: launch in spite of what the user may know better; see `limits.check`.
             key: whoever asks calls this intention so: asked once more with it, the launch isn't done again.
-            follows: the chain that it goes on, in the working folder of its first job.
+            follows: the chain that it goes on, in the working folder of its first job; it brings nothing along.
+            bundle: what it brings along, as it was when somebody asked; left out: as it is now. Closed at the end.
+            spec_file: the spec's file, for the manifest of what is brought along now.
+            tell: told in words how far copying is.
 
         Returns:
             The submission: `submitted` with its job, or `unknown` where the answer was lost; its `error` says why and
@@ -112,7 +122,7 @@ class Launcher:
         Raises:
             ConfigError: the spec lacks something; nothing was sent.
             RefusedError: the site takes no such job, is closed, or the budget is used up, or the key stands for another
-                launch; nothing was submitted.
+                launch, or what it is to bring along can't be brought; nothing was submitted.
             SiteError: the site couldn't be reached before anything was submitted, or refused the job.
             StoreError: the store could not be written. Nothing was submitted, unless the message says so.
         """
@@ -120,6 +130,10 @@ class Launcher:
         for warning in look(spec, site, self.store, now=self.clock(), campaign=bool(campaign), force=force):
             _log.warning("%s", warning)
         resolved = _resolved(spec, site)
+        bringing: AbstractContextManager[Bundle | None] = bundle or nullcontext()
+        if bundle is None and follows is None:
+            selection = select(spec.bring, spec.bring_limits, private=private_paths(self.config))
+            bringing = packed(selection, self.config.state_dir, spec=spec_file, now=self.clock())
         token = new_token()
         reached("asked")
         intended = self.store.write(
@@ -149,12 +163,17 @@ class Launcher:
                 launch = replace(launch, work_dir=f"{follows.links[0].submission.run_dir}/{launch.work_dir}")
             keep_secret(self.config.state_dir, token, launch.ray_auth_token)
             files = run_folder_files(spec, site, self.config.vm, launch)
-            client.write(run_dir, files, written=lambda _: reached("copying"))
+            with bringing as brought:
+                _send(client, run_dir, brought, files, tell)
             reached("copied")
             sent = kept(files)
-            self.store.write(
-                lambda connection: submissions.submitting(connection, token, run_dir, sent=sent, now=self.clock())
-            )
+
+            def submitting(connection: sqlite3.Connection) -> None:
+                submissions.submitting(connection, token, run_dir, sent=sent, now=self.clock())
+                if brought is not None:
+                    submissions.note_manifest(connection, token, brought.manifest)
+
+            self.store.write(submitting)
         except BaseException as error:
             self._came_to_nothing(token, error)
             raise
@@ -217,6 +236,32 @@ class Launcher:
         return self.store.write(
             lambda connection: submissions.unsettle(connection, token, state, error, now=self.clock())
         )
+
+
+def _send(
+    client: SiteClient,
+    run_dir: str,
+    brought: Bundle | None,
+    files: Mapping[str, RemoteFile],
+    tell: Callable[[str], None],
+) -> None:
+    """Copies what is brought along and the job's own files into the run folder, as one command."""
+    if brought is None:
+        client.write(run_dir, files, written=lambda _: reached("copying"))
+        return
+    progress = Progress(brought, tell)
+
+    def sent(count: int) -> None:
+        reached("bringing")
+        progress(count)
+
+    own = files.keys()
+    client.write(
+        run_dir,
+        {**brought.files(sent), **files},
+        folders=brought.folders,
+        written=lambda name: reached("copying") if name in own else None,
+    )
 
 
 def _resolved(spec: Spec, site: Site) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from exporter.config import Config, Site, VmSettings
 from exporter.data import data_path
 from exporter.errors import ConfigError
 from exporter.job_names import OUTPUT, SCRIPT, slurm_name
+from exporter.launch.bring import WORK_FOLDER
 from exporter.launch.environment import (
     CONTAINER_SCRIPT,
     container_values,
@@ -46,7 +47,7 @@ class Launch:
     dashboard_port: int | None
     ray_auth_token: str
     continuation: int = 0
-    work_dir: str = "work"
+    work_dir: str = WORK_FOLDER
 
 
 def project_of(spec: Spec, site: Site) -> str:
@@ -172,6 +173,7 @@ def render_plan(spec: Spec, site: Site, vm: VmSettings | None, launch: Launch) -
         "entrypoint": spec.entrypoint,
         "grace_seconds": spec.grace_seconds,
         "work_dir": launch.work_dir,
+        "results": list(spec.results),
         "continuation": launch.continuation,
         "vm": {
             "host": vm.host,

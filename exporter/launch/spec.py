@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from exporter.config import Name, OneLine
 from exporter.errors import ConfigError
+from exporter.launch.bring import BringItem, BringLimits, Inside
 from exporter.sites.overrides import Words
 from exporter.yamlfile import JOURNAL, Duration, FileModel, Size, load_model
 
@@ -125,6 +126,9 @@ class Spec(FileModel):
         grace: seconds that the entrypoint may take to end, and to save its state, after TERM; `grace_seconds`.
         continue_on_timeout: what follows a job that met its limit; nothing where left out.
         directives: further `#SBATCH` options, such as `--constraint=...`.
+        bring: files and folders of this machine that are copied into the working folder.
+        bring_limits: how much they may be.
+        results: patterns of the files in the working folder that the job makes, `**` for any folders.
     """
 
     site: Name
@@ -139,6 +143,9 @@ class Spec(FileModel):
     grace: Annotated[Duration, Field(ge=0)] | None = None
     continue_on_timeout: Continuation | None = None
     directives: tuple[Annotated[str, Field(pattern=r"^--[a-z][a-z-]*(=[^\x00-\x1f\x7f]+)?$")], ...] = ()
+    bring: Annotated[tuple[BringItem, ...], Field(max_length=100)] = ()
+    bring_limits: BringLimits = BringLimits()
+    results: Annotated[tuple[Inside, ...], Field(max_length=100)] = ()
 
     @model_validator(mode="after")
     def _ours(self) -> Self:
@@ -157,6 +164,14 @@ class Spec(FileModel):
                 "or warn_before_end longer"
             )
         return self
+
+    def at(self, folder: Path) -> Self:
+        """Returns the same spec with the paths of this machine in full.
+
+        Args:
+            folder: the folder of its file, where relative paths start; absolute.
+        """
+        return self.model_copy(update={"bring": tuple(item.at(folder) for item in self.bring)})
 
     @property
     def warn_seconds(self) -> int:
@@ -198,9 +213,9 @@ def spec_of_journal(kept: Mapping[str, Any]) -> Spec:
 
 
 def load_spec(path: Path) -> Spec:
-    """Reads a spec.
+    """Reads a spec; what it brings along is relative to its folder.
 
     Raises:
         ConfigError: with every fault, each with file, line, key and cure.
     """
-    return load_model(path, Spec)
+    return load_model(path, Spec).at(path.absolute().parent)

@@ -9,13 +9,17 @@ STEPS = (
     "asked",
     "journalled",
     "folder-made",
+    "bringing",
     "copying",
     "copied",
     "submitting",
     "answered",
     "noted",
 )
-"""In order: what was done last when the name is reached. Between `submitting` and `answered` `sbatch` runs."""
+"""In order: what was done last when the name is reached. Between `submitting` and `answered` `sbatch` runs.
+
+`bringing`: a piece of what is brought along was sent; `copying`: a file of the run folder.
+"""
 
 CRASH_VARIABLE = "RAYSLURM_CRASH_AT"
 """Names the step at which the process is to die as by `kill -9`; for tests."""

@@ -6,7 +6,7 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -14,6 +14,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from exporter.client.client import ssh_client
 from exporter.config import Config, Site
+from exporter.launch.bundle import sweep as sweep_bundles
 from exporter.owner.lock import OwnerLock
 from exporter.owner.worker import SiteWorker, answer_request
 from exporter.probes import ProbeContext
@@ -142,6 +143,7 @@ def settle(config: Config, store: Store) -> None:
                 counters.add(connection, "parse_errors_total", 0, site=site, parser=parser)
 
     store.write(change)
+    sweep_bundles(config.state_dir, store, now=time.time())
 
 
 def probe_context(site: Site, store: Store) -> ProbeContext:
@@ -162,13 +164,13 @@ def acting_alone(config: Config, store: Store, role: str) -> Iterator[None]:
         yield
 
 
-def carry_out(config: Config, store: Store, number: int) -> None:
-    """Carries out one waiting request in this process; the lock must be held."""
+def carry_out(config: Config, store: Store, number: int, *, tell: Callable[[str], None] = lambda _: None) -> None:
+    """Carries out one waiting request in this process; the lock must be held. `tell` is told how far it is."""
     request = store.write(lambda connection: requests.take(connection, number, now=time.time()))
     if request is None:
         return
     context = probe_context(config.site(request.site), store)
     try:
-        answer_request(request, context, config)
+        answer_request(request, context, config, tell=tell)
     finally:
         context.client.close()

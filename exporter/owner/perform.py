@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 from exporter.config import Config
 from exporter.errors import BudgetExhaustedError, InputError, RayslurmError, RefusedError
 from exporter.job_names import OUTPUT
+from exporter.launch.bundle import SpecFile, take
 from exporter.launch.launcher import Launcher
 from exporter.launch.spec import Spec
 from exporter.parsers.sacct import parse as parse_sacct
@@ -22,12 +26,21 @@ LOG_BYTES = 256 * 1024
 """How much of a job's output is read at most."""
 
 
-def perform(request: Request, context: ProbeContext, config: Config) -> dict[str, Any]:
+def perform(
+    request: Request, context: ProbeContext, config: Config, *, tell: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
     """Carries out a request.
+
+    Args:
+        request: what was asked for.
+        context: the site.
+        config: the configuration.
+        tell: told in words how far it is, where it takes long.
 
     Returns:
         What came of it, for the person: for a launch `token`, `site`, `job_id`, `state`, `run_dir`, `dashboard_port`,
-        `error`, `created`, and `existing`: whether it is one of before with the same key; for logs `path`, `size` in
+        `error`, `created`, `brought`, the `files` and `bytes` of what it brought along, and `existing`: whether it is
+        one of before with the same key; for logs `path`, `size` in
         bytes and `text`, its end; else `site` and `job_id`.
 
     Raises:
@@ -35,16 +48,29 @@ def perform(request: Request, context: ProbeContext, config: Config) -> dict[str
     """
     with context.client.for_person():
         if request.kind == "launch":
-            return _launch(request, context, config)
+            return _launch(request, context, config, tell)
         job_id = str(request.payload["job_id"])
         return {"cancel": _cancel, "track": _track, "logs": _logs}[request.kind](request.site, job_id, context)
 
 
-def _launch(request: Request, context: ProbeContext, config: Config) -> dict[str, Any]:
-    spec = load_model_text(request.payload["spec"], Spec, name=request.payload["name"])
-    launcher, key = Launcher(config, context.store, context.clock), request.payload.get("key")
-    earlier = launcher.earlier(spec, key)
-    submission = earlier or launcher.launch(context.client, spec, force=bool(request.payload.get("force")), key=key)
+def _launch(request: Request, context: ProbeContext, config: Config, tell: Callable[[str], None]) -> dict[str, Any]:
+    asked = request.payload
+    folder = Path(asked.get("folder") or ".").absolute()
+    spec = load_model_text(asked["spec"], Spec, name=asked["name"]).at(folder)
+    launcher, key = Launcher(config, context.store, context.clock), asked.get("key")
+    with take(config.state_dir, asked["bundle"]) if asked.get("bundle") else nullcontext() as bundle:
+        earlier = launcher.earlier(spec, key)
+        submission = earlier or launcher.launch(
+            context.client,
+            spec,
+            force=bool(asked.get("force")),
+            key=key,
+            bundle=bundle,
+            spec_file=SpecFile.of(folder / Path(asked["name"]).name, asked["spec"]),
+            tell=tell,
+        )
+    with context.store.snapshot() as connection:
+        manifest = submissions.manifest(connection, submission.token)
     return {
         "existing": earlier is not None,
         "created": submission.created,
@@ -55,6 +81,7 @@ def _launch(request: Request, context: ProbeContext, config: Config) -> dict[str
         "run_dir": submission.run_dir,
         "dashboard_port": submission.dashboard_port,
         "error": submission.error,
+        "brought": manifest and manifest["total"],
     }
 
 

@@ -9,10 +9,12 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from exporter.config import Config
 from exporter.errors import RayslurmError, StoreError
+from exporter.launch.bundle import sweep as sweep_bundles
 from exporter.launch.launcher import sweep_secrets
 from exporter.owner.continuations import Continuations
 from exporter.owner.perform import perform
@@ -112,6 +114,19 @@ class SiteWorker(threading.Thread):
                 _log.exception("site %s: a task failed in a way it should not", self._context.site.name)
         self._context.client.close()
 
+    def _progress_of(self, request: Request) -> Callable[[str], None]:
+        """Returns what writes down how far a request is, and says the first of it in the log."""
+        told: list[str] = []
+
+        def tell(text: str) -> None:
+            if not told:
+                _log.info("site %s: %s: %s", request.site, request.kind, text)
+            told[:] = [text]
+            with suppress(StoreError):  # it is only for whoever waits
+                self._context.store.write(lambda connection: requests.note_progress(connection, request.id, text))
+
+        return tell
+
     def _put(self, rank: int, work: Probe | Request | None) -> None:
         self._tasks.put(_Task(rank, next(self._numbers), work))
 
@@ -148,6 +163,7 @@ class SiteWorker(threading.Thread):
 
         store.write(note)
         sweep_secrets(self._config.state_dir, store)
+        sweep_bundles(self._config.state_dir, store, now=time.time())
 
     def _answer(self, waiting: Request) -> None:
         self.busy_for_person = True
@@ -163,7 +179,7 @@ class SiteWorker(threading.Thread):
                 return
             if request is None:  # taken back meanwhile
                 return
-            done = answer_request(request, self._context, self._config)
+            done = answer_request(request, self._context, self._config, tell=self._progress_of(request))
         finally:
             self.busy_for_person = False
         for name, probe in self._probes.items():
@@ -171,12 +187,15 @@ class SiteWorker(threading.Thread):
                 self.enqueue_probe(name)
 
 
-def answer_request(request: Request, context: ProbeContext, config: Config) -> bool:
-    """Carries out a request and writes down what came of it, whatever that is; True where it was done."""
+def answer_request(request: Request, context: ProbeContext, config: Config, *, tell: Callable[[str], None]) -> bool:
+    """Carries out a request and writes down what came of it, whatever that is; True where it was done.
+
+    `tell` is told in words how far it is.
+    """
     state = "failed"
     outcome: dict[str, object] = {"error": "rayslurm failed in a way it should not; its log says how", "exit_code": 1}
     try:
-        outcome = perform(request, context, config)
+        outcome = perform(request, context, config, tell=tell)
         state = "done"
         _log.info("site %s: %s: %s", request.site, request.kind, outcome.get("job_id") or outcome.get("error"))
     except RayslurmError as error:

@@ -17,6 +17,7 @@ class Request:
         payload: what exactly, as the kind has it.
         state: `waiting`, `taken`, `done` or `failed`.
         outcome: what came of it; for `failed` with `error`, `exit_code`.
+        progress: what its owner last said of it while it is carried out; None where that was nothing.
     """
 
     id: int
@@ -26,6 +27,7 @@ class Request:
     state: str
     outcome: dict[str, Any] | None
     created: float
+    progress: str | None = None
 
 
 def add(connection: sqlite3.Connection, kind: str, site: str, payload: dict[str, Any], *, now: float) -> int:
@@ -78,6 +80,17 @@ def waiting(connection: sqlite3.Connection) -> list[Request]:
     return [_request(row) for row in connection.execute("SELECT * FROM requests WHERE state = 'waiting' ORDER BY id")]
 
 
+def open_ones(connection: sqlite3.Connection) -> list[Request]:
+    """Returns every request that waits or is carried out, oldest first."""
+    rows = connection.execute("SELECT * FROM requests WHERE state IN ('waiting', 'taken') ORDER BY id")
+    return [_request(row) for row in rows]
+
+
+def note_progress(connection: sqlite3.Connection, number: int, text: str) -> None:
+    """Notes how far a request is, for whoever waits for it."""
+    connection.execute("UPDATE requests SET progress = ? WHERE id = ?", (text, number))
+
+
 def withdraw(connection: sqlite3.Connection, number: int, *, now: float) -> bool:
     """Takes a request back; False where it was taken already."""
     cursor = connection.execute(
@@ -122,4 +135,5 @@ def _request(row: sqlite3.Row) -> Request:
         state=row["state"],
         outcome=json.loads(row["outcome"]) if row["outcome"] else None,
         created=row["created"],
+        progress=row["progress"],
     )

@@ -33,6 +33,7 @@ site: lab
 name: crash
 cluster: {nodes: 1, cpus_per_node: 1, memory_per_node: 64M, time: 5m, partition: small}
 ray: {dashboard_tunnel: false}
+bring: [brought]
 """
 """The site's `python` is `true`, so such a job is a small one that ends at once."""
 
@@ -90,7 +91,7 @@ class Crashing:
         Args:
             clock: by how many seconds the clock of this machine is off.
         """
-        payload = {"spec": SPEC, "name": "crash.yaml"}
+        payload = {"spec": SPEC, "name": "crash.yaml", "folder": str(self.rayslurm.folder)}
         now = time.time() + clock
         return self.store.write(lambda connection: requests.add(connection, "launch", SITE, payload, now=now))
 

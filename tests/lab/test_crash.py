@@ -56,6 +56,7 @@ def crashing(lab: Lab, before: set[str], tmp_path_factory: pytest.TempPathFactor
         ssh={"command_deadline": "6s"},
     )  # fmt: skip
     (folder / "crash.yaml").write_text(SPEC)
+    (folder / "brought").write_text("print()\n")
     # A disk of its own, so that it can be full.
     rayslurm.state_dir.mkdir(mode=0o700)
     subprocess.run(
@@ -88,7 +89,7 @@ def test_killed_at_each_step(crashing: Crashing, step: str) -> None:
     token = crashing.newest().token
     assert len(crashing.journal()) == known + 1
     expected = {
-        **dict.fromkeys(("journalled", "folder-made", "copying", "copied"), "absent"),
+        **dict.fromkeys(("journalled", "folder-made", "bringing", "copying", "copied"), "absent"),
         "submitting": "absent",
         "answered": "adopted",
         "noted": "submitted",

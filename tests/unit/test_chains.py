@@ -46,6 +46,26 @@ def spec(tmp_path: Path) -> Spec:
 Site = tuple[ProbeContext, ReplayTransport]
 
 
+def test_the_next_job_finds_what_the_first_one_brought(
+    config: Config, store: Store, clock: Clock, site: Site, tmp_path: Path
+) -> None:
+    (tmp_path / "train.py").write_text("first")
+    (tmp_path / "spec.yaml").write_text(
+        SPEC + "bring: [train.py]\nbring_limits: {max_bytes: 1M}\nresults: ['*.json']\n"
+    )
+    start(config, store, clock, site, load_spec(tmp_path / "spec.yaml"))
+    (tmp_path / "train.py").unlink()
+    ends(store, clock)
+    Continuations(config).run(site[0])
+    first, second = (link.submission for link in chain(store).links)
+    assert site[1].files[f"{first.run_dir}/work/train.py"] == b"first"
+    of_second = {name.removeprefix(f"{second.run_dir}/") for name in site[1].files if name.startswith(second.run_dir)}
+    assert of_second == {"job.sbatch", "ray_job.py", "plan.json", "ray_auth_token", "known_hosts"}
+    assert json.loads(site[1].files[f"{second.run_dir}/plan.json"])["results"] == ["*.json"]
+    with store.snapshot() as connection:
+        assert submissions.manifest(connection, second.token) is None
+
+
 @pytest.fixture
 def site(make_site: MakeSite) -> Site:
     return make_site([Exchange("submit", f"{number}\n") for number in range(77, 85)])

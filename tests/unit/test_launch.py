@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from exporter.client.client import SiteClient
 from exporter.client.replay import Exchange, ReplayTransport
-from exporter.client.transport import Answer, RemoteFile
+from exporter.client.transport import Answer, RemoteFile, RemoteStream
 from exporter.config import Config
 from exporter.errors import (
     BudgetExhaustedError,
@@ -66,7 +67,8 @@ def test_a_launch_writes_its_folder_and_submits_once(
     assert submission.dashboard_port == 8100
     assert [verb for verb, _ in transport.asked] == ["make_folder", "write", "submit"]
     assert set(transport.files) == {
-        f"{folder}/{name}" for name in ("job.sbatch", "ray_job.py", "plan.json", "ray_auth_token", "known_hosts")
+        f"{folder}/{name}"
+        for name in ("job.sbatch", "ray_job.py", "plan.json", "ray_auth_token", "known_hosts", "manifest.json")
     }
     script = transport.files[f"{folder}/job.sbatch"].decode()
     assert f"--job-name=train.rs{submission.token}" in script
@@ -277,15 +279,10 @@ def test_the_intention_is_on_disk_before_anything_is_sent(
             return super().make_folder(path, deadline)
 
         def write(
-            self,
-            folder: str,
-            files: Mapping[str, RemoteFile],
-            deadline: float,
-            *,
-            written: Callable[[str], None] = lambda _: None,
+            self, folder: str, files: Mapping[str, RemoteFile | RemoteStream], deadline: float, **options: Any
         ) -> None:
             seen.append(("write", journal(store)[0].state))
-            super().write(folder, files, deadline, written=written)
+            super().write(folder, files, deadline, **options)
 
         def submit(self, run_dir: str, script: str, deadline: float) -> Answer:
             seen.append(("submit", journal(store)[0].state))
