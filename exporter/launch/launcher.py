@@ -150,6 +150,7 @@ class Launcher:
                 key=key,
                 chain=None if follows is None else follows.token,
                 link=0 if follows is None else follows.last.submission.link + 1,
+                forced=force,
             )
         )
         if intended.token != token:  # asked for at another site at the same time

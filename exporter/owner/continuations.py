@@ -76,6 +76,7 @@ class Continuations:
                 context.client,
                 spec_of_journal(last.spec),
                 campaign=last.campaign,
+                force=last.forced,
                 key=f"after {last.token}",
                 follows=chain,
             )

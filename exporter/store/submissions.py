@@ -29,6 +29,7 @@ class Submission:
         key: what whoever asked for it calls it; None where they gave it no name of its own.
         chain: the token of the submission that its chain began with; None: it is the first, or the only one.
         link: how many jobs of its chain came before.
+        forced: whether it was launched in spite of what was known of the site.
     """
 
     token: str
@@ -46,6 +47,7 @@ class Submission:
     key: str | None = None
     chain: str | None = None
     link: int = 0
+    forced: bool = False
 
     @property
     def slurm_name(self) -> str:
@@ -77,6 +79,7 @@ def intend(
     key: str | None = None,
     chain: str | None = None,
     link: int = 0,
+    forced: bool = False,
 ) -> Submission:
     """Writes an intention down, with the first port of `dashboard_ports` that no unfinished job has.
 
@@ -104,9 +107,23 @@ def intend(
             )
     connection.execute(
         "INSERT INTO submissions"
-        " (token, site, campaign, name, spec, run_dir, dashboard_port, state, created, updated, key, chain, link)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, 'intended', ?, ?, ?, ?, ?)",
-        (token, site, campaign, name, json.dumps(spec, sort_keys=True), run_dir, port, now, now, key, chain, link),
+        " (token, site, campaign, name, spec, run_dir, dashboard_port, state, created, updated, key, chain, link,"
+        " forced) VALUES (?, ?, ?, ?, ?, ?, ?, 'intended', ?, ?, ?, ?, ?, ?)",
+        (
+            token,
+            site,
+            campaign,
+            name,
+            json.dumps(spec, sort_keys=True),
+            run_dir,
+            port,
+            now,
+            now,
+            key,
+            chain,
+            link,
+            int(forced),
+        ),
     )
     return get(connection, token)
 
@@ -355,5 +372,7 @@ def close_interrupted(connection: sqlite3.Connection, *, site: str | None = None
 
 def _submission(row: sqlite3.Row) -> Submission:
     return Submission(
-        **{name: row[name] for name in Submission.__dataclass_fields__ if name != "spec"}, spec=json.loads(row["spec"])
+        **{name: row[name] for name in Submission.__dataclass_fields__ if name not in {"spec", "forced"}},
+        spec=json.loads(row["spec"]),
+        forced=bool(row["forced"]),
     )

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from exporter.client.replay import Exchange, ReplayTransport
-from exporter.config import Config
-from exporter.errors import ConnectError, InputError
+from exporter.config import Config, load_config
+from exporter.errors import ConnectError, InputError, RefusedError
 from exporter.launch.continuing import decide
 from exporter.launch.launcher import Launcher
 from exporter.launch.spec import Spec, load_spec, spec_of_journal
@@ -345,3 +345,17 @@ def test_a_spec_comes_back_from_the_journal_as_it_went(
     again = spec_of_journal(kept)
     named = spec.cluster.model_copy(update={"project": "project_2001234", "partition": "small"})
     assert again == spec.model_copy(update={"cluster": named})
+
+
+def test_who_forced_the_first_forced_the_others(
+    config: Config, store: Store, clock: Clock, make_site: MakeSite, spec: Spec, config_path: Path
+) -> None:
+    config_path.write_text(config_path.read_text().replace("    project:", "    closed: 2026-01-01\n    project:"))
+    closed = load_config(config_path)
+    site = make_site([Exchange("submit", "77\n"), Exchange("submit", "78\n")])
+    with pytest.raises(RefusedError, match="closed on 2026-01-01"):
+        Launcher(closed, store, clock).launch(site[0].client, spec)
+    Launcher(closed, store, clock).launch(site[0].client, spec, force=True)
+    ends(store, clock)
+    Continuations(closed).run(site[0])
+    assert ids(store) == ["77", "78"]

@@ -22,6 +22,7 @@ CREATE TABLE runs (
 ALTER TABLE submissions ADD COLUMN chain TEXT REFERENCES submissions (token); -- NULL: the first, or the only one
 ALTER TABLE submissions ADD COLUMN link INTEGER NOT NULL DEFAULT 0;           -- how many came before it
 ALTER TABLE submissions ADD COLUMN chain_end TEXT;                            -- of the first: why no further job follows
+ALTER TABLE submissions ADD COLUMN forced INTEGER NOT NULL DEFAULT 0;         -- launched in spite of what was known of the site
 CREATE INDEX submissions_by_chain ON submissions (chain, link) WHERE chain IS NOT NULL;
 
 -- What was sent, by file, without secrets; and what was brought along.
