@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from exporter.config import Config
+from exporter.launch.bring import WORK_FOLDER
 from exporter.launch.bundle import SpecFile, stage
 from exporter.launch.selection import Selection, files_text, private_paths, select, size_text
 from exporter.launch.spec import Spec
-from exporter.store import submissions
-from exporter.store.db import Store
 
 
 def selected(spec: Spec, config: Config) -> Selection:
@@ -26,33 +26,30 @@ def selected(spec: Spec, config: Config) -> Selection:
 def selection_json(selection: Selection) -> dict[str, Any]:
     """Returns what would be brought along, for programs."""
     return {
-        "files": len(selection.files),
         "bytes": selection.total_bytes,
-        "largest": [{"path": file.path, "size": file.size} for file in selection.largest()],
+        "files": [{"path": file.path, "size": file.size, "mode": f"{file.mode:04o}"} for file in selection.files],
     }
 
 
-def selection_lines(selection: Selection) -> list[str]:
-    """Returns what would be brought along, for a person; nothing where that is nothing."""
-    if not selection.sources:
-        return []
+def selection_text(selection: Selection) -> str:
+    """Returns in one line what would be brought along, for a person."""
     largest = ", ".join(f"{file.path} ({size_text(file.size)})" for file in selection.largest())
     told = files_text(len(selection.files), selection.total_bytes)
-    return [f"brings along {told}" + (f"; the largest: {largest}" if largest else "")]
+    return f"brings along {told}" + (f"; the largest: {largest}" if largest else "")
 
 
-def staged(spec: Spec, spec_file: SpecFile, config: Config, store: Store, *, key: str | None) -> str | None:
+def selection_lines(selection: Selection) -> Iterator[str]:
+    """Yields every file that would be brought along, for a person."""
+    yield f"==> {WORK_FOLDER}/ brought along: {files_text(len(selection.files), selection.total_bytes)} <=="
+    for file in selection.files:
+        yield f"{file.mode:04o} {file.size:>12} {file.path}"
+
+
+def staged(spec: Spec, spec_file: SpecFile, config: Config) -> str | None:
     """Copies what is brought along as it is now, for whoever carries the launch out.
 
-    Args:
-        spec: what is launched.
-        spec_file: its file.
-        config: where the copy goes, and what is never brought.
-        store: the journal.
-        key: what the person calls this launch.
-
     Returns:
-        The copy's name; None where nothing is brought, or the launch has been carried out already.
+        The copy's name; None where nothing is brought.
 
     Raises:
         ConfigError: it isn't there.
@@ -61,8 +58,4 @@ def staged(spec: Spec, spec_file: SpecFile, config: Config, store: Store, *, key
     """
     if not spec.bring:
         return None
-    if key is not None:
-        with store.snapshot() as connection:
-            if submissions.of_key(connection, key) is not None:
-                return None
     return stage(selected(spec, config), config.state_dir, spec=spec_file, now=time.time())

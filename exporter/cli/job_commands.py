@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from exporter.cli.asking import ask
-from exporter.cli.bringing import selected, selection_json, selection_lines, staged
+from exporter.cli.bringing import selected, selection_json, selection_text, staged
 from exporter.cli.context import (
     ConfigOption,
     JsonOption,
@@ -95,12 +95,11 @@ def launch(
         texts = kept(package(spec, settings).files)
         bring = selected(spec, settings)
         if as_json:
-            shown = {name: texts[name] for name in (SCRIPT, "plan.json")}
-            print_json({**shown, "bring": selection_json(bring)})
+            print_json({**{name: texts[name] for name in (SCRIPT, "plan.json")}, "bring": selection_json(bring)})
         else:
             typer.echo(texts[SCRIPT], nl=False)
-        for line in selection_lines(bring):
-            say(line)
+        if spec.bring:
+            say(selection_text(bring))
         say("dry run: nothing was submitted")
         return
     text = spec_file.read_text(encoding="utf-8")
@@ -114,7 +113,7 @@ def launch(
     with open_store(settings) as store:
         if Launcher(settings, store).earlier(spec, key) is None:  # else the job is there: nothing is to be checked
             warn(look(spec, site, store, force=force))
-        payload["bundle"] = staged(spec, SpecFile.of(spec_file, text), settings, store, key=key)
+            payload["bundle"] = staged(spec, SpecFile.of(spec_file, text), settings)
         outcome, served = ask(settings, store, "launch", spec.site, payload)
     if as_json:
         print_json(outcome)

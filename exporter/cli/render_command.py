@@ -14,7 +14,6 @@ from exporter.cli.bringing import selected, selection_json, selection_lines
 from exporter.cli.context import ConfigOption, JsonOption, add_command, peek_store, print_json, read_config, say
 from exporter.cli.table import age
 from exporter.errors import RefusedError
-from exporter.launch.bundle import MANIFEST
 from exporter.launch.known import look
 from exporter.launch.sent import TOKEN, Package, alike, difference, kept, package
 from exporter.launch.spec import load_spec
@@ -47,8 +46,9 @@ def render(
     site = settings.site(spec.site)
     sending = package(spec, settings)
     with peek_store(settings) as store:
-        refused, warnings = None, list[str]()
+        refused, warnings, bring = None, list[str](), None
         try:
+            bring = selected(spec, settings)
             warnings = look(spec, site, store)
         except RefusedError as error:
             refused = str(error)
@@ -57,9 +57,8 @@ def render(
             with store.snapshot() as connection:
                 last = submissions.last_sent(connection, spec.site, spec.name)
     changes = _changes(sending, last)
-    bring = selected(spec, settings)
     if as_json:
-        shown = _as_json(sending, refused, warnings) | {"bring": selection_json(bring)}
+        shown = _as_json(sending, refused, warnings) | {"bring": None if bring is None else selection_json(bring)}
         print_json(shown | (_diff_json(last, changes) if diff else {}))
         return
     if diff:
@@ -67,8 +66,8 @@ def render(
     else:
         for line in _lines(sending, spec.site):
             typer.echo(line)
-    for line in selection_lines(bring):
-        say(line)
+        for line in ["", *selection_lines(bring)] if bring is not None and spec.bring else []:
+            typer.echo(line)
     for text in warnings:
         say(f"warning: {text}")
     if refused is not None:
@@ -88,9 +87,6 @@ def _lines(sending: Package, site: str) -> Iterator[str]:
         yield ""
         yield f"==> {name} (mode {file.mode:04o}) <=="
         yield texts.get(name, "(a secret, made when it is launched)").rstrip("\n")
-    yield ""
-    yield f"==> {MANIFEST} (mode 0644) <=="
-    yield "(what is brought along, with checksums and commits, made when it is launched)"
 
 
 def _as_json(sending: Package, refused: str | None, warnings: list[str]) -> dict[str, Any]:
@@ -99,11 +95,7 @@ def _as_json(sending: Package, refused: str | None, warnings: list[str]) -> dict
         "folder": sending.folder,
         "command": sending.command,
         "files": [
-            *(
-                {"name": name, "mode": f"{file.mode:04o}", "text": texts.get(name)}
-                for name, file in sending.files.items()
-            ),
-            {"name": MANIFEST, "mode": "0644", "text": None},
+            {"name": name, "mode": f"{file.mode:04o}", "text": texts.get(name)} for name, file in sending.files.items()
         ],
         "warnings": warnings,
         "refused": refused,

@@ -167,10 +167,9 @@ class Launcher:
             with bringing as brought:
                 _send(client, run_dir, brought, files, tell)
             reached("copied")
-            sent = kept(files)
 
             def submitting(connection: sqlite3.Connection) -> None:
-                submissions.submitting(connection, token, run_dir, sent=sent, now=self.clock())
+                submissions.submitting(connection, token, run_dir, sent=kept(files), now=self.clock())
                 if brought is not None:
                     submissions.note_manifest(connection, token, brought.manifest)
 

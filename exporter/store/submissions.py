@@ -146,6 +146,24 @@ def submitting(
     )
 
 
+def note_manifest(connection: sqlite3.Connection, token: str, manifest: dict[str, Any]) -> None:
+    """Keeps what was brought along, as it stands in the job's folder."""
+    connection.execute("UPDATE submissions SET manifest = ? WHERE token = ?", (json.dumps(manifest), token))
+
+
+def manifest(connection: sqlite3.Connection, token: str) -> dict[str, Any] | None:
+    """Returns what was brought along; None where nothing was sent.
+
+    Raises:
+        KeyError: there is no submission with that token.
+    """
+    row = connection.execute("SELECT manifest FROM submissions WHERE token = ?", (token,)).fetchone()
+    if row is None:
+        raise KeyError(token)
+    kept: dict[str, Any] | None = row["manifest"] and json.loads(row["manifest"])
+    return kept
+
+
 @dataclass(frozen=True, slots=True)
 class Sent:
     """What was sent of a submission.
@@ -170,24 +188,6 @@ def last_sent(connection: sqlite3.Connection, site: str, name: str) -> Sent | No
         (site, name),
     ).fetchone()
     return None if row is None else Sent(_submission(row), json.loads(row["sent"]))
-
-
-def note_manifest(connection: sqlite3.Connection, token: str, manifest: dict[str, Any]) -> None:
-    """Keeps what was brought along, as it stands in the job's folder."""
-    connection.execute("UPDATE submissions SET manifest = ? WHERE token = ?", (json.dumps(manifest), token))
-
-
-def manifest(connection: sqlite3.Connection, token: str) -> dict[str, Any] | None:
-    """Returns what was brought along; None where nothing was sent.
-
-    Raises:
-        KeyError: there is no submission with that token.
-    """
-    row = connection.execute("SELECT manifest FROM submissions WHERE token = ?", (token,)).fetchone()
-    if row is None:
-        raise KeyError(token)
-    kept: dict[str, Any] | None = row["manifest"] and json.loads(row["manifest"])
-    return kept
 
 
 def unsettle(connection: sqlite3.Connection, token: str, state: str, error: str, *, now: float) -> Submission:

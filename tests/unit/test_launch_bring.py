@@ -213,8 +213,8 @@ def test_a_dry_run_lists_what_would_be_brought(config_path: Path, config: Config
         "brings along 3 files, 13 bytes; the largest: train.py (9 bytes), data.csv (4 bytes), lib/helper" in done.stderr
     )
     shown = json.loads(run("launch", str(spec_path), "--dry-run", "--json", config=config_path).stdout)
-    assert (shown["bring"]["files"], shown["bring"]["bytes"]) == (3, 13)
-    assert shown["bring"]["largest"][0] == {"path": "train.py", "size": 9}
+    assert shown["bring"]["bytes"] == 13
+    assert shown["bring"]["files"][-1] == {"path": "train.py", "size": 9, "mode": "0755"}
     assert not config.state_dir.exists()
 
 

@@ -55,7 +55,7 @@ def test_it_shows_exactly_what_a_launch_sends(
 
     files = {file["name"]: file for file in shown["files"]}
     sent = {path.rpartition("/")[2]: content for path, content in transport.files.items()}
-    assert set(files) == set(sent)
+    assert set(files) == set(sent) - {"manifest.json"}, "which says when it was"
     for name in ("job.sbatch", "plan.json", "known_hosts"):
         assert files[name]["text"] == as_rendered(sent[name])
     assert files["ray_job.py"]["text"].startswith("sha256:")
@@ -64,6 +64,22 @@ def test_it_shows_exactly_what_a_launch_sends(
     assert shown["folder"] == "rayslurm/train-TOKEN"
     assert shown["command"] in submit_command("x", "job.sbatch", 9).replace('"$1"', "job.sbatch")
     assert (shown["warnings"], shown["refused"]) == ([], None)
+
+
+def test_what_would_be_brought_along_is_listed(config_path: Path, spec_path: Path) -> None:
+    (spec_path.parent / "code").mkdir()
+    (spec_path.parent / "code/train.py").write_text("print(1)\n")
+    spec_path.write_text(f"{SPEC}bring: [code]\n")
+    assert json.loads(render(spec_path, "--json", config=config_path).stdout)["bring"] == {
+        "bytes": 9, "files": [{"path": "code/train.py", "size": 9, "mode": "0644"}],
+    }  # fmt: skip
+    shown = render(spec_path, config=config_path).stdout
+    assert shown.endswith("\n\n==> work/ brought along: 1 file, 9 bytes <==\n0644            9 code/train.py\n")
+    (spec_path.parent / "code/.env").write_text("TOKEN=1")
+    done = render(spec_path, config=config_path)
+    assert done.returncode == 0
+    assert "`rayslurm launch` would refuse this: bring: " in done.stderr
+    assert "code/.env: looks like a secret" in done.stderr
 
 
 def test_people_see_every_file_and_nothing_is_touched(config: Config, config_path: Path, spec_path: Path) -> None:
