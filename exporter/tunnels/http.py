@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 
 MOST_BYTES = 64 * 1024
-"""What an answer may have, its head included; what a probe asks for is much shorter."""
+"""What an answer may have, its head included, unless said otherwise."""
 
 _BEGIN = b"HTTP/"
 _HEAD_END = b"\r\n\r\n"
@@ -25,7 +25,7 @@ class NoAnswerError(Exception):
 
 
 class NotHttpError(Exception):
-    """Something was said that is no answer over HTTP, or is longer than `MOST_BYTES`."""
+    """Something was said that is no answer over HTTP, or is longer than it may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +44,14 @@ class Reply:
         return found if isinstance(found, dict) else {}
 
 
-async def get(port: int, path: str, *, bearer: str | None = None) -> Reply:
+async def get(port: int, path: str, *, bearer: str | None = None, most_bytes: int = MOST_BYTES) -> Reply:
     """Asks 127.0.0.1 for a path, through no proxy.
 
     Args:
         port: where.
         path: what for.
         bearer: what to show; nothing where left out.
+        most_bytes: what an answer may have, its head included.
 
     Raises:
         ConnectionRefusedError: nobody listens there.
@@ -66,12 +67,12 @@ async def get(port: int, path: str, *, bearer: str | None = None) -> Reply:
         if bearer is not None:
             lines.append(f"Authorization: Bearer {bearer}")
         writer.write("\r\n".join([*lines, "", ""]).encode())
-        return _reply(await _receive(reader))
+        return _reply(await _receive(reader, most_bytes))
     finally:
         writer.close()
 
 
-async def _receive(reader: asyncio.StreamReader) -> bytes:
+async def _receive(reader: asyncio.StreamReader, most_bytes: int) -> bytes:
     """Reads until there is a whole answer, or the connection is closed."""
     raw = b""
     while chunk := await reader.read(MOST_BYTES):
@@ -81,7 +82,7 @@ async def _receive(reader: asyncio.StreamReader) -> bytes:
         length = _length(raw)
         if length is not None and len(raw) >= length:
             break
-        if len(raw) > MOST_BYTES:
+        if len(raw) > most_bytes:
             raise NotHttpError
     return raw
 
