@@ -12,8 +12,8 @@ from exporter.tunnels.http import NotHttpError, get
 MOST_BYTES = 4 * 1024 * 1024
 """What one answer may have: the nodes of the largest cluster take less."""
 
-RESOURCES = {"CPU": "cpu", "GPU": "gpu", "memory": "memory_bytes", "object_store_memory": "object_store_memory_bytes"}
-"""Ray's resources that are shown, and how; what Ray makes up for each node is not."""
+RESOURCES = {"CPU": "cpu", "GPU": "gpu", "memory": "memory_bytes", "objectStoreMemory": "object_store_memory_bytes"}
+"""Resources as the dashboard names them, and as they are shown; what Ray makes up for each node is not."""
 
 _OK = 200
 
