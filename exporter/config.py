@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import ipaddress
 import os
+import pwd
 import re
 from functools import cached_property
 from pathlib import Path
@@ -144,17 +145,44 @@ class VmSettings(FileModel):
     Attributes:
         host: the address that compute nodes reach.
         user: the account that takes the tunnels.
-        identity_file: a private key *on the site* that this account accepts, restricted to the one forward.
+        authorized_keys: that account's file of keys, where each job gets one of its own; where left out the
+            `~/.ssh/authorized_keys` of who runs rayslurm.
+        identity_file: a private key *on the site* that the account accepts, where you manage that file yourself; no job
+            gets one of its own then.
         host_keys: lines `type base64` of this machine's own host keys, which the job pins.
         dashboard_ports: ports on this machine's loopback for Ray's dashboards.
+        client_ports: the same for Ray's clients.
+        metrics_ports: the same for Ray's own metrics, one a node.
+        serve_ports: the same for Ray Serve.
     """
 
     host: HostName
     port: Port = 22
     user: UserName
-    identity_file: OneLine
+    authorized_keys: UserPath | None = None
+    identity_file: OneLine | None = None
     host_keys: Annotated[tuple[OneLine, ...], Field(min_length=1)]
     dashboard_ports: PortRange = range(8100, 8151)
+    client_ports: PortRange = range(8151, 8201)
+    metrics_ports: PortRange = range(8201, 8301)
+    serve_ports: PortRange = range(8301, 8401)
+
+    @model_validator(mode="after")
+    def _one_way_of_keys(self) -> Self:
+        if self.identity_file is not None and self.authorized_keys is not None:
+            raise ValueError(
+                "authorized_keys: is where each job gets a key of its own, identity_file one that you manage; leave "
+                "one of them out"
+            )
+        ranges = [self.dashboard_ports, self.client_ports, self.metrics_ports, self.serve_ports]
+        if len({port for ports in ranges for port in ports}) < sum(len(ports) for ports in ranges):
+            raise ValueError("two of the ranges of ports overlap; make them apart")
+        return self
+
+    @property
+    def keys_file(self) -> Path:
+        """Where jobs' own keys are put."""
+        return self.authorized_keys or Path("~/.ssh/authorized_keys").expanduser()
 
     @field_validator("host_keys")
     @classmethod
@@ -344,6 +372,13 @@ def load_config(path: Path) -> Config:
 def check_files(config: Config) -> list[str]:
     """Returns what is wrong with the files that the configuration names, one line each; empty where all is well."""
     faults: list[str] = []
+    if (vm := config.vm) is not None and vm.identity_file is None and vm.authorized_keys is None:
+        me = pwd.getpwuid(os.geteuid()).pw_name
+        if vm.user != me:
+            faults.append(
+                f"vm.user: {vm.user} is another account than {me}, who runs this; name its authorized_keys file in "
+                "vm.authorized_keys, or a key of yours at the site in vm.identity_file"
+            )
     for name, site in config.resolved_sites.items():
         ssh = site.settings.ssh
         if ssh.key is not None:

@@ -31,7 +31,7 @@ from exporter.job_names import SCRIPT
 from exporter.launch.bundle import MANIFEST, SpecFile
 from exporter.launch.known import look
 from exporter.launch.launcher import Launcher
-from exporter.launch.render import project_of, tunnel_ports
+from exporter.launch.render import project_of, wanted_tunnels
 from exporter.launch.selection import files_text
 from exporter.launch.sent import kept, package
 from exporter.launch.spec import load_spec
@@ -88,7 +88,7 @@ def launch(
     spec = load_spec(spec_file)
     site = settings.site(spec.site)
     project_of(spec, site)
-    tunnel_ports(spec, settings)
+    wanted_tunnels(spec, settings)
     if dry_run:
         with peek_store(settings) as known:
             warn(look(spec, site, known, force=force))

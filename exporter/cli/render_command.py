@@ -81,8 +81,10 @@ def _lines(sending: Package, site: str) -> Iterator[str]:
     if not sending.folder.startswith("/"):
         yield f"# {sending.folder} is below your home there; what is sent has it from the root"
     yield f"# {TOKEN} is the job's own, made when it is launched"
-    if sending.ports:
-        yield f"# {sending.port} is the first free one of the ports {sending.ports[0]}-{sending.ports[-1]} here"
+    ranges = {name.partition("-")[0]: f"{ports[0]}-{ports[-1]}" for name, ports in sending.tunnels.items()}
+    if ranges:
+        told = ", ".join(f"{purpose} {ports}" for purpose, ports in ranges.items())
+        yield f"# each vm_port is the first free one of those ports here: {told}"
     for name, file in sending.files.items():
         yield ""
         yield f"==> {name} (mode {file.mode:04o}) <=="
@@ -107,8 +109,8 @@ def _changes(sending: Package, last: Sent | None) -> list[str]:
     if last is None:
         return []
     of = last.submission
-    before = alike(last.files, token=of.token, run_dir=of.run_dir, port=of.dashboard_port)
-    after = alike(kept(sending.files), token=TOKEN, run_dir=sending.folder, port=sending.port)
+    before = alike(last.files, token=of.token, run_dir=of.run_dir)
+    after = alike(kept(sending.files), token=TOKEN, run_dir=sending.folder)
     return difference(before, after)
 
 

@@ -18,6 +18,7 @@ from exporter.errors import ConfigError, RayslurmError
 from exporter.metrics.render import Renderer
 from exporter.owner.owner import Owner
 from exporter.store.db import Store
+from exporter.tunnels.keeper import Keeper
 from exporter.tunnels.prober import TunnelProber
 from exporter.web.app import make_app
 from exporter.web.pages import Pages
@@ -62,20 +63,21 @@ def _serve(config: Config, store: Store) -> None:
     typer.echo(f"rayslurm: serving {url}/metrics, and {url}/ for people")
     sys.stdout.flush()
     try:
-        asyncio.run(_run(server, listener, TunnelProber(config, store)))
+        asyncio.run(_run(server, listener, TunnelProber(config, store), Keeper(config, store)))
     except KeyboardInterrupt:
         pass
     finally:
         owner.stop()
 
 
-async def _run(server: uvicorn.Server, listener: socket.socket, prober: TunnelProber) -> None:
-    """Serves, and looks after the tunnels meanwhile."""
-    probing = asyncio.create_task(prober.run())
+async def _run(server: uvicorn.Server, listener: socket.socket, prober: TunnelProber, keeper: Keeper) -> None:
+    """Serves, and looks after the tunnels, their keys and their ports meanwhile."""
+    beside = [asyncio.create_task(prober.run()), asyncio.create_task(keeper.run())]
     try:
         await server.serve(sockets=[listener])
     finally:
-        probing.cancel()
+        for task in beside:
+            task.cancel()
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

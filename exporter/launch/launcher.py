@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from exporter.client.client import SiteClient
@@ -27,16 +26,19 @@ from exporter.launch.render import (
     partition_of,
     project_of,
     run_folder_files,
-    tunnel_ports,
+    wanted_tunnels,
 )
 from exporter.launch.selection import private_paths, select
 from exporter.launch.sent import kept
 from exporter.launch.spec import Spec
 from exporter.launch.steps import reached
-from exporter.store import submissions
+from exporter.store import leases, submissions
 from exporter.store.chains import Chain
 from exporter.store.db import Store
 from exporter.store.submissions import Submission, in_doubt
+from exporter.tunnels.keeper import authorized
+from exporter.tunnels.listeners import busy_ports
+from exporter.tunnels.secrets import keep_secret
 
 _log = logging.getLogger(__name__)
 
@@ -145,7 +147,8 @@ class Launcher:
                 name=spec.name,
                 spec=resolved,
                 run_dir=site.run_folder(project_of(spec, site), f"{spec.name}-{token}"),
-                dashboard_ports=tunnel_ports(spec, self.config),
+                tunnels=wanted_tunnels(spec, self.config),
+                busy=busy_ports(),
                 now=self.clock(),
                 key=key,
                 chain=None if follows is None else follows.token,
@@ -159,7 +162,9 @@ class Launcher:
         try:
             run_dir = client.make_folder(intended.run_dir)
             reached("folder-made")
-            launch = Launch(token, run_dir, intended.dashboard_port, secrets.token_hex(32), intended.link)
+            ports = self._ports(token)
+            private = authorized(self.config, self.store, token, ports, now=self.clock()) if ports else None
+            launch = Launch(token, run_dir, ports, secrets.token_hex(32), intended.link, tunnel_key=private)
             if follows is not None:
                 launch = replace(launch, work_dir=f"{follows.links[0].submission.run_dir}/{launch.work_dir}")
             keep_secret(self.config.state_dir, token, launch.ray_auth_token)
@@ -179,6 +184,10 @@ class Launcher:
             raise
         reached("submitting")
         return self._submit(client, intended, run_dir)
+
+    def _ports(self, token: str) -> dict[str, int]:
+        with self.store.snapshot() as connection:
+            return {lease.tunnel: lease.port for lease in leases.of_submission(connection, token)}
 
     def _submit(self, client: SiteClient, intended: Submission, run_dir: str) -> Submission:
         token = intended.token
@@ -294,33 +303,3 @@ def _is_refusal(answer: Answer) -> bool:
     if answer.exit_status in _NOT_RUN:
         return True
     return answer.exit_status == 1 and bool(_REFUSED.search(answer.stderr)) and not _DOUBTFUL.search(answer.stderr)
-
-
-def secret_path(state_dir: Path, token: str) -> Path:
-    """Returns where the secret of a job's Ray is kept on this machine."""
-    return state_dir / "secrets" / f"{token}.ray"
-
-
-def keep_secret(state_dir: Path, token: str, secret: str) -> None:
-    """Keeps the secret of a job's Ray in a file that only its owner can read.
-
-    Raises:
-        StoreError: it cannot be written.
-    """
-    path = secret_path(state_dir, token)
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
-            file.write(secret)
-    except OSError as error:
-        path.unlink(missing_ok=True)
-        raise StoreError(f"{path}: {error.strerror}; is there room on its disk?") from None
-
-
-def sweep_secrets(state_dir: Path, store: Store) -> None:
-    """Removes the secrets of jobs that have ended, and of launches that became none."""
-    for path in (state_dir / "secrets").glob("*.ray"):
-        with store.snapshot() as connection:
-            needed = submissions.is_open(connection, path.stem)
-        if not needed:
-            path.unlink(missing_ok=True)

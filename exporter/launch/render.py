@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,9 @@ from exporter.launch.spec import Spec
 
 _MIB = 1024 * 1024
 _PLAN_VERSION = 1
+TUNNEL_KEY = "tunnel_key"
+"""The private key of the job's tunnels in its run folder."""
+
 _LOGIN_PROFILE = "/etc/profile"
 
 
@@ -36,18 +40,20 @@ class Launch:
     Attributes:
         token: the job's identity.
         run_dir: its folder at the site, absolute.
-        dashboard_port: the port of its dashboard on this machine; None without a tunnel.
+        ports: the port of each of its tunnels on this machine.
         ray_auth_token: the secret that Ray's clients show; never logged.
         continuation: how many jobs of its chain came before.
         work_dir: where the entrypoint runs; below `run_dir` where it isn't absolute.
+        tunnel_key: the private key that opens its tunnels; None where it takes one that is at the site.
     """
 
     token: str
     run_dir: str
-    dashboard_port: int | None
+    ports: Mapping[str, int]
     ray_auth_token: str
     continuation: int = 0
     work_dir: str = WORK_FOLDER
+    tunnel_key: bytes | None = None
 
 
 def project_of(spec: Spec, site: Site) -> str:
@@ -78,20 +84,34 @@ def partition_of(spec: Spec, site: Site) -> str:
     return partition
 
 
-def tunnel_ports(spec: Spec, config: Config) -> range:
-    """Returns the ports on this machine that the job's dashboard tunnel may take; empty where it has none.
+def wanted_tunnels(spec: Spec, config: Config) -> dict[str, range]:
+    """Returns the tunnels that the job is to open, each with the ports on this machine that it may take.
+
+    They are called `dashboard`, `client`, `serve` and, one a node, `metrics-N`.
 
     Raises:
-        ConfigError: a tunnel is wanted and the configuration doesn't say where this machine is.
+        ConfigError: one is wanted and the configuration doesn't say where this machine is.
     """
-    if not spec.ray.dashboard_tunnel:
-        return range(0)
-    if config.vm is None:
-        raise ConfigError(
-            "the job is to open a tunnel to this machine, but rayslurm.yaml doesn't say where it is; add vm: with "
-            "host, user, identity_file and host_keys, or write ray.dashboard_tunnel: false in the spec"
-        )
-    return config.vm.dashboard_ports
+    ray, vm = spec.ray, config.vm
+    if not (ray.dashboard_tunnel or ray.client_tunnel or ray.serve_tunnel or ray.metrics_tunnels):
+        return {}
+    if vm is None:
+        if ray.dashboard_tunnel or ray.client_tunnel or ray.serve_tunnel:
+            raise ConfigError(
+                "the job is to open a tunnel to this machine, but rayslurm.yaml doesn't say where it is; add vm: with "
+                "host, user and host_keys, or write ray.dashboard_tunnel: false in the spec"
+            )
+        return {}  # there is nobody to send metrics to
+    wanted = {"dashboard": vm.dashboard_ports} if ray.dashboard_tunnel else {}
+    wanted |= {"client": vm.client_ports} if ray.client_tunnel else {}
+    wanted |= {"serve": vm.serve_ports} if ray.serve_tunnel else {}
+    nodes = range(spec.cluster.nodes) if ray.metrics_tunnels else ()
+    return wanted | {f"metrics-{number}": vm.metrics_ports for number in nodes}
+
+
+def _target(tunnel: str, spec: Spec) -> str:
+    """Returns where a tunnel leads, as the supervisor has it."""
+    return f"127.0.0.1:{spec.ray.serve_tunnel}" if tunnel == "serve" else tunnel.replace("-", ":")
 
 
 def _template(name: str) -> jinja2.Template:
@@ -147,11 +167,10 @@ def render_container(spec: Spec, site: Site, launch: Launch) -> str:
 def render_plan(spec: Spec, site: Site, vm: VmSettings | None, launch: Launch) -> dict[str, Any]:
     """Returns what the job's supervisor is told, `plan.json`; its fields are described in jobs/ray_job.py."""
     cluster = spec.cluster
-    tunnels = []
-    if launch.dashboard_port is not None:
-        tunnels.append(
-            {"name": "dashboard", "vm_port": launch.dashboard_port, "bind": "127.0.0.1", "target": "dashboard"}
-        )
+    tunnels = [
+        {"name": name, "vm_port": port, "bind": "127.0.0.1", "target": _target(name, spec)}
+        for name, port in launch.ports.items()
+    ]
     return {
         "version": _PLAN_VERSION,
         "token": launch.token,
@@ -179,7 +198,7 @@ def render_plan(spec: Spec, site: Site, vm: VmSettings | None, launch: Launch) -
             "host": vm.host,
             "port": vm.port,
             "user": vm.user,
-            "identity_file": vm.identity_file,
+            "identity_file": vm.identity_file or TUNNEL_KEY,
             "known_hosts": "known_hosts",
         }
         if vm is not None and tunnels
@@ -199,7 +218,9 @@ def run_folder_files(spec: Spec, site: Site, vm: VmSettings | None, launch: Laun
     }
     if spec.container is not None:
         files[CONTAINER_SCRIPT] = RemoteFile(render_container(spec, site, launch).encode())
-    if vm is not None and launch.dashboard_port is not None:
+    if launch.tunnel_key is not None:
+        files[TUNNEL_KEY] = RemoteFile(launch.tunnel_key, 0o600)
+    if vm is not None and launch.ports:
         name = known_name(vm.host, vm.port)
         files["known_hosts"] = RemoteFile("".join(f"{name} {line}\n" for line in vm.host_keys).encode())
     return files

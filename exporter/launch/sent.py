@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from exporter.client.transport import RemoteFile
 from exporter.config import Config
 from exporter.job_names import SCRIPT
-from exporter.launch.render import Launch, project_of, run_folder_files, tunnel_ports
+from exporter.launch.render import TUNNEL_KEY, Launch, project_of, run_folder_files, wanted_tunnels
 from exporter.launch.spec import Spec
 
 TOKEN = "TOKEN"  # noqa: S105 - stands for a job's token, which isn't known before it is launched
 PORT = "PORT"
 FOLDER = "RUN"
 
-_SECRET = frozenset({"ray_auth_token"})
+_SECRET = frozenset({"ray_auth_token", TUNNEL_KEY})
 """Files that never leave the run folder and this machine's own copy."""
 
 _BY_DIGEST = frozenset({"ray_job.py"})
@@ -33,18 +33,13 @@ class Package:
         folder: where it would go; relative to the home where not absolute. `TOKEN` stands for the job's token.
         command: what would be run there.
         files: what would be written, by name.
-        ports: those that the dashboard's tunnel may take; the first stands in the files.
+        tunnels: the ports that each tunnel may take; such stand in the files.
     """
 
     folder: str
     command: str
     files: Mapping[str, RemoteFile]
-    ports: range
-
-    @property
-    def port(self) -> int | None:
-        """The port that stands in the files; None without a tunnel."""
-        return self.ports[0] if self.ports else None
+    tunnels: Mapping[str, range]
 
 
 def package(spec: Spec, config: Config) -> Package:
@@ -55,9 +50,13 @@ def package(spec: Spec, config: Config) -> Package:
     """
     site = config.site(spec.site)
     folder = site.run_folder(project_of(spec, site), f"{spec.name}-{TOKEN}")
-    ports = tunnel_ports(spec, config)
-    files = run_folder_files(spec, site, config.vm, Launch(TOKEN, folder, ports[0] if ports else None, ""))
-    return Package(folder, f"sbatch --parsable {SCRIPT}", files, ports)
+    tunnels = wanted_tunnels(spec, config)
+    first: dict[str, int] = {}
+    for tunnel, ports in tunnels.items():
+        first[tunnel] = next((port for port in ports if port not in first.values()), ports[0])
+    own_key = bool(tunnels) and config.vm is not None and config.vm.identity_file is None
+    launch = Launch(TOKEN, folder, first, "", tunnel_key=b"" if own_key else None)
+    return Package(folder, f"sbatch --parsable {SCRIPT}", run_folder_files(spec, site, config.vm, launch), tunnels)
 
 
 def kept(files: Mapping[str, RemoteFile]) -> dict[str, str]:
@@ -85,11 +84,11 @@ def difference(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]
     return lines
 
 
-def alike(files: Mapping[str, str], *, token: str, run_dir: str, port: int | None) -> dict[str, str]:
-    """Returns files without what differs from launch to launch: token, run folder and dashboard port."""
-    ports = re.compile(rf'(?<="vm_port": ){port}\b') if port is not None else None
-    found = {}
-    for name, text in files.items():
-        plain = text.replace(run_dir, FOLDER).replace(token, TOKEN)
-        found[name] = plain if ports is None else ports.sub(PORT, plain)
-    return found
+def alike(files: Mapping[str, str], *, token: str, run_dir: str) -> dict[str, str]:
+    """Returns files without what differs from launch to launch: token, run folder and the ports of tunnels."""
+    return {
+        name: _VM_PORT.sub(PORT, text.replace(run_dir, FOLDER).replace(token, TOKEN)) for name, text in files.items()
+    }
+
+
+_VM_PORT = re.compile(r'(?<="vm_port": )\d+')

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from exporter.config import Name, OneLine
+from exporter.config import Name, OneLine, Port
 from exporter.errors import ConfigError
 from exporter.launch.bring import BringItem, BringLimits, Inside
 from exporter.sites.overrides import Words
@@ -89,12 +89,18 @@ class RaySettings(FileModel):
         ready_timeout: seconds until every node must be in the cluster.
         allow_unauthenticated: run a Ray that is too old for token authentication, open to whoever reaches its ports.
         dashboard_tunnel: open a reverse tunnel to this machine for the dashboard.
+        client_tunnel: the same for Ray's clients (`ray://`).
+        metrics_tunnels: the same for Ray's own metrics, one a node.
+        serve_tunnel: the same for Ray Serve: its port on the head's node.
         env: variables for Ray and the entrypoint.
     """
 
     ready_timeout: Duration = 300
     allow_unauthenticated_ray: bool = False
     dashboard_tunnel: bool = True
+    client_tunnel: bool = False
+    metrics_tunnels: bool = True
+    serve_tunnel: Port | None = None
     env: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], OneLine] = Field(default_factory=dict)
 
 

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from exporter.config import Config
 from exporter.errors import RayslurmError, StoreError
 from exporter.launch.bundle import sweep as sweep_bundles
-from exporter.launch.launcher import sweep_secrets
 from exporter.owner.continuations import Continuations
 from exporter.owner.perform import perform
 from exporter.probes import Probe, ProbeContext, probe_makers
 from exporter.store import probe_runs, requests
 from exporter.store.requests import Request
+from exporter.tunnels.secrets import sweep_secrets
 
 _log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from exporter.errors import RefusedError
@@ -90,18 +90,17 @@ def of_submission(connection: sqlite3.Connection, token: str) -> list[Lease]:
     return [_lease(row) for row in connection.execute(f"{_SELECT} WHERE l.token = ? ORDER BY l.port", (token,))]
 
 
-def release(connection: sqlite3.Connection, ports: Iterable[int]) -> list[Lease]:
-    """Frees ports whose jobs have ended; those of others stay.
+def release(connection: sqlite3.Connection, busy: Collection[int]) -> list[Lease]:
+    """Frees the ports of jobs that have ended, where nobody listens any more: an ssh can outlive its job.
 
     Args:
         connection: of a write transaction.
-        ports: on which nobody listens any more.
+        busy: ports on which somebody listens.
 
     Returns:
         The leases that went.
     """
-    free = set(ports)
-    gone = [lease for lease in all_leases(connection) if lease.port in free and not lease.open]
+    gone = [lease for lease in all_leases(connection) if lease.port not in busy and not lease.open]
     connection.executemany("DELETE FROM leases WHERE port = ?", [(lease.port,) for lease in gone])
     return gone
 

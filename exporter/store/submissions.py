@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from exporter.errors import RefusedError
 from exporter.job_names import slurm_name, split_name
-from exporter.store import counters, jobs
+from exporter.store import counters, jobs, leases
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,37 +73,40 @@ def intend(
     name: str,
     spec: dict[str, Any],
     run_dir: str,
-    dashboard_ports: Sequence[int],
+    tunnels: Mapping[str, Sequence[int]],
     now: float,
     key: str | None = None,
     chain: str | None = None,
     link: int = 0,
     forced: bool = False,
+    busy: Collection[int] | None = None,
 ) -> Submission:
-    """Writes an intention down, with the first port of `dashboard_ports` that no unfinished job has.
+    """Writes an intention down, and gives each of its tunnels a port that nobody else has.
+
+    Args:
+        connection: of a write transaction.
+        token: its identity.
+        site: where.
+        campaign: whose it is.
+        name: the job's readable name.
+        spec: as understood.
+        run_dir: the job's folder.
+        tunnels: the ports that each of its tunnels may have.
+        now: epoch seconds.
+        key: what whoever asks calls it.
+        chain: the token of the first of its chain.
+        link: how many of its chain came before.
+        forced: whether it is launched in spite of what is known of the site.
+        busy: ports on which somebody listens; None where that isn't known.
 
     Returns:
         The intention. Where one with the same key stands that didn't come to nothing, that one, as it is.
 
     Raises:
-        RefusedError: every port is taken.
+        RefusedError: every port that a tunnel may have is taken.
     """
     if key is not None and (earlier := of_key(connection, key)) is not None:
         return earlier
-    port: int | None = None
-    if dashboard_ports:
-        taken = {
-            row["dashboard_port"]
-            for row in connection.execute(
-                "SELECT dashboard_port FROM submissions s LEFT JOIN tracked t ON t.token = s.token"
-                " WHERE dashboard_port IS NOT NULL AND s.state != 'absent' AND coalesce(t.done, 0) = 0"
-            )
-        }
-        port = next((candidate for candidate in dashboard_ports if candidate not in taken), None)
-        if port is None:
-            raise RefusedError(
-                f"all {len(dashboard_ports)} dashboard ports are held by unfinished jobs; widen vm.dashboard_ports"
-            )
     connection.execute(
         "INSERT INTO submissions"
         " (token, site, campaign, name, spec, run_dir, dashboard_port, state, created, updated, key, chain, link,"
@@ -116,7 +118,7 @@ def intend(
             name,
             json.dumps(spec, sort_keys=True),
             run_dir,
-            port,
+            None,
             now,
             now,
             key,
@@ -124,6 +126,12 @@ def intend(
             link,
             int(forced),
         ),
+    )
+    if busy is not None:
+        leases.release(connection, busy)
+    ports = leases.take(connection, token, tunnels, busy=busy or (), now=now)
+    connection.execute(
+        "UPDATE submissions SET dashboard_port = ? WHERE token = ?", (ports.get(leases.DASHBOARD), token)
     )
     return get(connection, token)
 

@@ -90,8 +90,8 @@ class AuthorizedKeys:
 
         self._edit(change)
 
-    def keep_only(self, tokens: Collection[str]) -> list[str]:
-        """Removes our lines of all other jobs.
+    def remove(self, tokens: Collection[str]) -> list[str]:
+        """Removes our lines of these jobs.
 
         Returns:
             The tokens of the lines that went.
@@ -99,7 +99,7 @@ class AuthorizedKeys:
         Raises:
             StoreError: the file can't be read or written.
         """
-        gone = [token for token in self.tokens() if token not in tokens]
+        gone = [token for token in self.tokens() if token in tokens]
         if gone:
             self._edit(lambda lines: [line for line in lines if self._token(line) not in gone])
         return gone

@@ -55,3 +55,11 @@ def _address(text: str) -> Address:
         return ipaddress.IPv4Address(packed)
     address = ipaddress.IPv6Address(packed)
     return address.ipv4_mapped or address
+
+
+def busy_ports() -> frozenset[int] | None:
+    """Returns the ports of this machine on which somebody listens; None where that can't be seen."""
+    try:
+        return frozenset(listeners())
+    except OSError:
+        return None

@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 from exporter.config import Config, Site
 from exporter.errors import RayslurmError
-from exporter.launch.launcher import secret_path
 from exporter.store import tunnels
 from exporter.store.db import Store
 from exporter.store.tunnels import Health, Tunnel
 from exporter.tunnels.health import DEADLINE_SECONDS, probe
+from exporter.tunnels.secrets import secret_path
 
 _log = logging.getLogger(__name__)
 

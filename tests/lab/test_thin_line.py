@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from exporter.launch.launcher import secret_path
+from exporter.tunnels.secrets import secret_path
 from tests.lab.lab import Lab
 from tests.lab.serving import SITE, Rayslurm, configure, own_site
 from tests.panels import run_panels

@@ -51,9 +51,9 @@ def test_lines_come_and_go(keys: AuthorizedKeys) -> None:
     assert keys.tokens() == ["two", "one"]
     assert 'permitlisten="127.0.0.1:8102"' in keys.path.read_text()
     assert "8100" not in keys.path.read_text()
-    assert keys.keep_only({"one", "three"}) == ["two"]
+    assert keys.remove({"two", "three"}) == ["two"]
     assert keys.tokens() == ["one"]
-    assert keys.keep_only(set()) == ["one"]
+    assert keys.remove({"one"}) == ["one"]
     assert keys.path.read_text() == ""
     assert [path.name for path in keys.path.parent.iterdir() if "new" in path.name] == []
 
@@ -67,7 +67,7 @@ def test_lines_of_others_stay(keys: AuthorizedKeys) -> None:
     assert keys.path.stat().st_mode & 0o777 == 0o640
     other = AuthorizedKeys(keys.path, "other")
     assert other.tokens() == ["abc"], "of another rayslurm"
-    keys.keep_only(set())
+    keys.remove({"abc"})
     assert keys.path.read_bytes() == OTHERS
 
 
@@ -77,7 +77,7 @@ def test_whatever_stands_there_stays(tmp_path_factory: pytest.TempPathFactory, c
     keys = AuthorizedKeys(tmp_path_factory.mktemp("keys") / "authorized_keys", "i1")
     keys.path.write_bytes(content)
     keys.put("abc", PUBLIC, [8100], expires=2e9)
-    keys.keep_only(set())
+    keys.remove({"abc"})
     kept = keys.path.read_bytes()
     assert kept == content or kept == content + b"\n"
 
@@ -107,7 +107,7 @@ def test_what_somebody_adds_meanwhile_is_not_lost(keys: AuthorizedKeys, monkeypa
     keys.path.parent.mkdir()
     keys.path.write_bytes(OTHERS)
     real = authorized_keys._split
-    added = []
+    added: list[str] = []
 
     def split(content: bytes) -> list[str]:
         if not added:  # between the reading and the replacing

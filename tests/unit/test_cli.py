@@ -132,7 +132,7 @@ def test_status_shows_how_the_tunnel_was_found(config_path: Path, store: Store) 
     def launched(connection: sqlite3.Connection) -> None:
         submissions.intend(
             connection, token="abc", site="puhti2", campaign="", name="train", run_dir="x", now=1.0, spec={},
-            dashboard_ports=[8100],
+            tunnels={"dashboard": [8100]},
         )  # fmt: skip
         submissions.submitted(connection, "abc", "77", now=2.0)
         connection.execute("UPDATE jobs SET state = 'running'")
@@ -211,7 +211,7 @@ def test_a_key_still_names_its_job_when_the_site_has_closed(config_path: Path, s
     store.write(
         lambda connection: submissions.intend(
             connection, token="abcdefghjkmn", site="puhti2", campaign="", name="train", spec=resolved, run_dir="x",
-            dashboard_ports=[], now=1.0, key="night",
+            tunnels={}, now=1.0, key="night",
         )
     )  # fmt: skip
     store.write(lambda connection: submissions.submitted(connection, "abcdefghjkmn", "4711", now=2.0))

@@ -23,7 +23,7 @@ from exporter.sites import profiles
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "sbatch"
 SPECS = sorted(GOLDEN.glob("*.yaml"))
-LAUNCH = Launch("k3j2h1g4f5d6", "/scratch/project_2001234/maija/rayslurm/train-k3j2h1g4f5d6", None, "secret")
+LAUNCH = Launch("k3j2h1g4f5d6", "/scratch/project_2001234/maija/rayslurm/train-k3j2h1g4f5d6", {}, "secret")
 OPEN = Known(datetime(2026, 7, 1, tzinfo=UTC).timestamp())
 
 
@@ -217,7 +217,7 @@ class Inside:
         self, *command: str, cwd: Path | None = None, path: str = "", **keys: Any
     ) -> subprocess.CompletedProcess[str]:
         spec = make_spec("roihu", container={"image": str(self.image)}, **keys)
-        launch = Launch("k3j2h1g4f5d6", str(self.run_dir), None, "secret")
+        launch = Launch("k3j2h1g4f5d6", str(self.run_dir), {}, "secret")
         script = self.run_dir / "container.sh"
         script.write_text(render_container(spec, self.site, launch))
         environment = {

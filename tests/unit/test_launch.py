@@ -22,12 +22,13 @@ from exporter.errors import (
     StoreError,
 )
 from exporter.job_names import new_token, slurm_name, split_name
-from exporter.launch.launcher import Launcher, secret_path, sweep_secrets
+from exporter.launch.launcher import Launcher
 from exporter.launch.render import Launch, render_plan, render_script, slurm_time
 from exporter.launch.spec import Spec, load_spec
 from exporter.store import jobs, submissions
 from exporter.store.db import Store
 from exporter.store.submissions import Submission
+from exporter.tunnels.secrets import secret_path, sweep_secrets
 from tests.unit.conftest import Clock, MakeSite
 
 SPEC = """\
@@ -332,7 +333,7 @@ def test_a_tunnel_needs_to_know_this_machine(config: Config, store: Store, make_
 
 
 def test_the_plan_says_what_the_spec_says(config: Config, spec: Spec) -> None:
-    launch = Launch("tok", "/scratch/x", 8101, "secret")
+    launch = Launch("tok", "/scratch/x", {"dashboard": 8101}, "secret")
     plan = render_plan(spec, config.site("puhti2"), config.vm, launch)
     assert (plan["nodes"], plan["cpus_per_node"], plan["memory_bytes_per_node"]) == (2, 4, 16 * 1024**3)
     assert plan["tunnels"] == [{"name": "dashboard", "vm_port": 8101, "bind": "127.0.0.1", "target": "dashboard"}]

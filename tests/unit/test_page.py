@@ -177,7 +177,7 @@ def test_a_submission_in_doubt_is_told_so_and_one_under_way_is_no_fault(
     def begin(connection: sqlite3.Connection) -> None:
         submissions.intend(
             connection, token="zyxwvutsrqpm", site=SITE, campaign="", name="tune", run_dir="x", spec={},
-            dashboard_ports=[], now=clock.now - 5,
+            tunnels={}, now=clock.now - 5,
         )  # fmt: skip
 
     store.write(begin)

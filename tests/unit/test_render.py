@@ -96,7 +96,7 @@ def test_people_see_every_file_and_nothing_is_touched(config: Config, config_pat
     assert "#SBATCH --nodes=2" in done.stdout
     assert '"entrypoint": "python train.py"' in done.stdout
     assert "ray_auth_token (mode 0600) <==\n(a secret, made when it is launched)" in done.stdout
-    assert "8100 is the first free one of the ports 8100-8150" in done.stdout
+    assert "the first free one of those ports here: dashboard 8100-8150, metrics 8201-8300" in done.stdout
     assert not config.state_dir.exists()
 
 
@@ -125,17 +125,17 @@ def test_a_diff_shows_real_changes_alone(
     assert same.stdout.startswith("no difference to what was last sent for train on puhti2, ")
     assert "(job 4711)" in same.stdout
 
-    spec_path.write_text(SPEC.replace("nodes: 2", "nodes: 3"))
+    spec_path.write_text(SPEC.replace("cpus_per_node: 4", "cpus_per_node: 8"))
     other = render(spec_path, "--diff", config=config_path)
     assert other.returncode == 0
     changed = [line for line in other.stdout.splitlines() if line.startswith(("+", "-"))]
     assert changed == [
-        "--- sent/job.sbatch", "+++ now/job.sbatch", "-#SBATCH --nodes=2", "+#SBATCH --nodes=3",
-        "--- sent/plan.json", "+++ now/plan.json", '- "nodes": 2,', '+ "nodes": 3,',
+        "--- sent/job.sbatch", "+++ now/job.sbatch", "-#SBATCH --cpus-per-task=4", "+#SBATCH --cpus-per-task=8",
+        "--- sent/plan.json", "+++ now/plan.json", '- "cpus_per_node": 4,', '+ "cpus_per_node": 8,',
     ]  # fmt: skip
     told = json.loads(render(spec_path, "--diff", "--json", config=config_path).stdout)
     assert (told["different"], told["last"]["job_id"]) == (True, "4711")
-    assert "+#SBATCH --nodes=3\n" in told["diff"]
+    assert "+#SBATCH --cpus-per-task=8\n" in told["diff"]
     spec_path.write_text(SPEC.replace("train\n", "other\n"))
     assert render(spec_path, "--diff", config=config_path).stdout == "nothing was sent before for other on puhti2\n"
 
@@ -151,16 +151,16 @@ def test_a_diff_tells_a_new_supervisor_and_files_that_come_or_go(config_path: Pa
 
 
 def test_what_differs_from_launch_to_launch_is_made_alike() -> None:
-    files = {"a": '/scratch/x/train-abc/out abc "vm_port": 8101, "port": 8101 "vm_port": 81011'}
-    found = alike(files, token="abc", run_dir="/scratch/x/train-abc", port=8101)
-    assert found == {"a": 'RUN/out TOKEN "vm_port": PORT, "port": 8101 "vm_port": 81011'}
+    files = {"a": '/scratch/x/train-abc/out abc "vm_port": 8101, "port": 8101 "vm_port": 8201'}
+    found = alike(files, token="abc", run_dir="/scratch/x/train-abc")
+    assert found == {"a": 'RUN/out TOKEN "vm_port": PORT, "port": 8101 "vm_port": PORT'}
 
 
 def test_a_job_that_goes_on_is_not_what_was_last_sent(store: Store) -> None:
     def write(token: str, link: int, now: float) -> None:
         store.write(
             lambda connection: submissions.intend(
-                connection, token=token, site="s", campaign="", name="n", spec={}, run_dir="x", dashboard_ports=[],
+                connection, token=token, site="s", campaign="", name="n", spec={}, run_dir="x", tunnels={},
                 now=now,
             )
         )  # fmt: skip

@@ -40,7 +40,7 @@ def launched(store: Store, *, state: str = "running", final: bool = False) -> No
     def write(connection: Any) -> None:
         submissions.intend(
             connection, token=TOKEN, site=SITE, campaign="", name="train", run_dir=RUN, now=1.0,
-            spec={"project": "p", "partition": "small"}, dashboard_ports=[8100],
+            spec={"project": "p", "partition": "small"}, tunnels={"dashboard": [8100]},
         )  # fmt: skip
         submissions.submitted(connection, TOKEN, "77", now=2.0)
         become(connection, state, final=final)

@@ -23,7 +23,7 @@ def intend(store: Store, token: str, ports: range = range(0)) -> Submission:
     return store.write(
         lambda connection: submissions.intend(
             connection, token=token, site="s", campaign="", name="demo", run_dir="x", now=1.0,
-            spec={"project": "p", "partition": "small"}, dashboard_ports=ports,
+            spec={"project": "p", "partition": "small"}, tunnels={"dashboard": ports} if ports else {}, busy=(),
         )
     )  # fmt: skip
 

@@ -38,7 +38,7 @@ def intend(store: Store, token: str = TOKEN, *, state: str = "unknown", created:
     store.write(
         lambda connection: submissions.intend(
             connection, token=token, site=SITE, campaign="", name="train", spec={"project": "project_2001234"},
-            run_dir="x", dashboard_ports=[], now=created,
+            run_dir="x", tunnels={}, now=created,
         )
     )  # fmt: skip
     store.write(

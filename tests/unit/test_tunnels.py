@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 
 from exporter.config import Config, load_config
-from exporter.launch.launcher import keep_secret, secret_path
 from exporter.metrics.render import Renderer
 from exporter.practice.ray import Dashboard
 from exporter.store import submissions, tunnels
@@ -26,6 +25,7 @@ from exporter.store.tunnels import Health
 from exporter.tunnels.health import probe
 from exporter.tunnels.http import MOST_BYTES
 from exporter.tunnels.prober import TunnelProber
+from exporter.tunnels.secrets import keep_secret, secret_path
 from tests.unit.conftest import Clock
 
 SITE = "puhti2"
@@ -263,7 +263,7 @@ def launched(
     def change(connection: sqlite3.Connection) -> None:
         submissions.intend(
             connection, token=token, site=SITE, campaign="", name="train", run_dir="x", now=1.0,
-            spec={"ray": {"allow_unauthenticated_ray": may_be_open}}, dashboard_ports=[port],
+            spec={"ray": {"allow_unauthenticated_ray": may_be_open}}, tunnels={"dashboard": [port]},
         )  # fmt: skip
         submissions.submitted(connection, token, job_id, now=2.0)
         connection.execute("UPDATE jobs SET state = ? WHERE job_id = ?", (state, job_id))

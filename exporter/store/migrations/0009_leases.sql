@@ -1,3 +1,14 @@
+-- By which our lines in files of this machine are told from those of another rayslurm.
+CREATE TABLE instance (name TEXT PRIMARY KEY) STRICT;
+INSERT INTO instance VALUES (lower(hex(randomblob(4))));
+
+-- The keys by which jobs open their tunnels: the public half, and until when the account on this machine takes it.
+CREATE TABLE job_keys (
+    token       TEXT PRIMARY KEY REFERENCES submissions (token),
+    public      TEXT NOT NULL,
+    expires     REAL NOT NULL
+) STRICT;
+
 -- Which ports of this machine belong to which job's tunnels. A lease goes when its job has ended and nobody listens there.
 CREATE TABLE leases (
     port        INTEGER PRIMARY KEY,
