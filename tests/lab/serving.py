@@ -218,7 +218,7 @@ def _write(lab: Lab, folder: Path, sites: dict[str, dict[str, Any]]) -> Rayslurm
         "vm": {
             "host": lab.address("cloud"),
             "user": lab.fact("USER_CLOUD"),
-            "identity_file": lab.fact("JOB_KEY"),
+            "authorized_keys": str(lab.cloud_home / ".ssh/authorized_keys"),
             "host_keys": [host_key],
         },
     }
