@@ -28,7 +28,9 @@ demo-check: $(STAMP) ## The same for a minute, comparing /metrics with what is t
 
 test: $(STAMP) ## Run all tests; as root on Debian with the lab, elsewhere what can run there
 	@tests/prepare tests
-	$(BIN)/python -m pytest
+	@tests/prepare ray
+	@# Most of the time goes into waiting for the lab, so three test files at a time, each process with its own lab
+	$(BIN)/python -m pytest -n 3 --dist=loadfile --no-loadscope-reorder
 
 crash-test: $(STAMP) ## Kill serve in the lab a hundred times and lose replies in every way: no job doubled, none lost
 	@tests/prepare tests
