@@ -147,6 +147,7 @@ class VmSettings(FileModel):
         identity_file: a private key *on the site* that this account accepts, restricted to the one forward.
         host_keys: lines `type base64` of this machine's own host keys, which the job pins.
         dashboard_ports: ports on this machine's loopback for Ray's dashboards.
+        shared: whether others have accounts here too, who reach what listens on its loopback.
     """
 
     host: HostName
@@ -155,6 +156,7 @@ class VmSettings(FileModel):
     identity_file: OneLine
     host_keys: Annotated[tuple[OneLine, ...], Field(min_length=1)]
     dashboard_ports: PortRange = range(8100, 8151)
+    shared: bool = True
 
     @field_validator("host_keys")
     @classmethod

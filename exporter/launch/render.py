@@ -12,7 +12,7 @@ from exporter.client.hostkeys import known_name
 from exporter.client.transport import RemoteFile
 from exporter.config import Config, Site, VmSettings
 from exporter.data import data_path
-from exporter.errors import ConfigError
+from exporter.errors import ConfigError, RefusedError
 from exporter.job_names import OUTPUT, SCRIPT, slurm_name
 from exporter.launch.bring import WORK_FOLDER
 from exporter.launch.environment import (
@@ -83,6 +83,7 @@ def tunnel_ports(spec: Spec, config: Config) -> range:
 
     Raises:
         ConfigError: a tunnel is wanted and the configuration doesn't say where this machine is.
+        RefusedError: the tunnel may lead to a Ray without authentication, and others may have accounts here.
     """
     if not spec.ray.dashboard_tunnel:
         return range(0)
@@ -90,6 +91,13 @@ def tunnel_ports(spec: Spec, config: Config) -> range:
         raise ConfigError(
             "the job is to open a tunnel to this machine, but rayslurm.yaml doesn't say where it is; add vm: with "
             "host, user, identity_file and host_keys, or write ray.dashboard_tunnel: false in the spec"
+        )
+    if spec.ray.allow_unauthenticated_ray and config.vm.shared:
+        raise RefusedError(
+            "ray.allow_unauthenticated_ray: through the dashboard's tunnel whoever has an account on this machine can "
+            f"run programs as you on {spec.site}. Write ray.dashboard_tunnel: false in the spec; where nobody else has "
+            "an account here, vm.shared: false in rayslurm.yaml; or take a Ray that has tokens (2.52 and later) and "
+            "leave the key out"
         )
     return config.vm.dashboard_ports
 

@@ -68,3 +68,9 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
 def ray_venv(lab: Lab) -> Path:
     """A directory with bin/ray in it, the same on this machine and on all nodes."""
     return lab.ray()
+
+
+@pytest.fixture(scope="session")
+def old_ray_venv(lab: Lab) -> Path:
+    """The same with Ray 2.47, which knows no tokens."""
+    return lab.ray("2.47")
