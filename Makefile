@@ -28,7 +28,9 @@ demo-check: $(STAMP) ## The same for a minute, comparing /metrics with what is t
 
 test: $(STAMP) ## Run all tests; as root on Debian with the lab, elsewhere what can run there
 	@tests/prepare tests
-	$(BIN)/python -m pytest
+	@tests/prepare ray
+	@# Most of the time goes into waiting for the lab, so three test files at a time, each process with its own lab
+	$(BIN)/python -m pytest -n 3 --dist=loadfile --no-loadscope-reorder
 
 crash-test: $(STAMP) ## Kill serve in the lab a hundred times and lose replies in every way: no job doubled, none lost
 	@tests/prepare tests
@@ -59,11 +61,13 @@ lab: ## Bring up a real Slurm site on this machine and leave it up (root, Debian
 lab-down: ## End the lab and remove every trace of it (but Ray's cache: tests/lab/down --purge)
 	@tests/lab/down
 
-lock: ## Choose newer versions of the development environment (needs uv)
+lock: ## Choose newer versions of the development environment and of the lab's Rays (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-emit-find-links --no-header --group dev --extra dashboards --upgrade pyproject.toml -o requirements-dev.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-emit-find-links --no-header --group pyproject.toml:bench --upgrade -o requirements-bench.lock
+	for ray in ray ray-2.47; do (cd tests/lab && uv pip compile --quiet --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --no-header --upgrade requirements-$$ray.in -o requirements-$$ray.lock) || exit; done
 
 clean: ## Remove what was made here
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -154,6 +154,7 @@ class VmSettings(FileModel):
         client_ports: the same for Ray's clients.
         metrics_ports: the same for Ray's own metrics, one a node.
         serve_ports: the same for Ray Serve.
+        shared: whether others have accounts here too, who reach what listens on its loopback.
     """
 
     host: HostName
@@ -166,6 +167,7 @@ class VmSettings(FileModel):
     client_ports: PortRange = range(8151, 8201)
     metrics_ports: PortRange = range(8201, 8301)
     serve_ports: PortRange = range(8301, 8401)
+    shared: bool = True
 
     @model_validator(mode="after")
     def _one_way_of_keys(self) -> Self:

@@ -73,7 +73,7 @@ SAYS_NOTHING = re.compile(
 CAUSES = (
     re.compile(r"(?m)^srun: error: (.*)"),
     re.compile(r"(?m)\sERR \S+ -- -+ END (\S+)\.(?:out|err) tail \((exit code).*?=(.*)\) -+$"),
-    re.compile(r"(?m)^((?:\w+\.)*\w*(?:Error|Exception): .*)"),
+    re.compile(r"(?m)^((?:\w+\.)*\w*(?:Error|Exception):(?: .*|\n.*))"),
     re.compile(r"(?m)^\[[^\]]* [EF] \d+ \d+\] (?:\(\w+\) )?\S+:\d+: (.*)"),
 )
 VERSIONS = re.compile(r"(?s)Version mismatch: .*?Ray: (\S+)\s+Python: (\S+).*?Ray: (\S+)\s+Python: (\S+)")

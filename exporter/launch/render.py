@@ -13,7 +13,7 @@ from exporter.client.hostkeys import known_name
 from exporter.client.transport import RemoteFile
 from exporter.config import Config, Site, VmSettings
 from exporter.data import data_path
-from exporter.errors import ConfigError
+from exporter.errors import ConfigError, RefusedError
 from exporter.job_names import OUTPUT, SCRIPT, slurm_name
 from exporter.launch.bring import WORK_FOLDER
 from exporter.launch.environment import (
@@ -91,22 +91,32 @@ def wanted_tunnels(spec: Spec, config: Config) -> dict[str, range]:
 
     Raises:
         ConfigError: one is wanted and the configuration doesn't say where this machine is.
+        RefusedError: one may lead to a Ray without authentication, and others may have accounts here.
     """
     ray, vm = spec.ray, config.vm
-    if not (ray.dashboard_tunnel or ray.client_tunnel or ray.serve_tunnel or ray.metrics_tunnels):
-        return {}
+    to_people = ray.dashboard_tunnel or ray.client_tunnel or bool(ray.serve_tunnel)
+    if vm is None and to_people:
+        raise ConfigError(
+            "the job is to open a tunnel to this machine, but rayslurm.yaml doesn't say where it is; add vm: with host, "
+            "user and host_keys, or write ray.dashboard_tunnel: false in the spec"
+        )
     if vm is None:
-        if ray.dashboard_tunnel or ray.client_tunnel or ray.serve_tunnel:
-            raise ConfigError(
-                "the job is to open a tunnel to this machine, but rayslurm.yaml doesn't say where it is; add vm: with "
-                "host, user and host_keys, or write ray.dashboard_tunnel: false in the spec"
-            )
         return {}  # there is nobody to send metrics to
-    wanted = {"dashboard": vm.dashboard_ports} if ray.dashboard_tunnel else {}
-    wanted |= {"client": vm.client_ports} if ray.client_tunnel else {}
-    wanted |= {"serve": vm.serve_ports} if ray.serve_tunnel else {}
+    if ray.allow_unauthenticated_ray and vm.shared and (ray.dashboard_tunnel or ray.client_tunnel):
+        raise RefusedError(
+            "ray.allow_unauthenticated_ray: through the dashboard's tunnel, or the client's, whoever has an account on "
+            f"this machine can run programs as you on {spec.site}. Write ray.dashboard_tunnel: false in the spec; where "
+            "nobody else has an account here, vm.shared: false in rayslurm.yaml; or take a Ray that has tokens (2.52 "
+            "and later) and leave the key out"
+        )
     nodes = range(spec.cluster.nodes) if ray.metrics_tunnels else ()
-    return wanted | {f"metrics-{number}": vm.metrics_ports for number in nodes}
+    wanted = {
+        "dashboard": vm.dashboard_ports if ray.dashboard_tunnel else None,
+        "client": vm.client_ports if ray.client_tunnel else None,
+        "serve": vm.serve_ports if ray.serve_tunnel else None,
+        **{f"metrics-{number}": vm.metrics_ports for number in nodes},
+    }
+    return {name: ports for name, ports in wanted.items() if ports is not None}
 
 
 def _target(tunnel: str, spec: Spec) -> str:

@@ -1,4 +1,7 @@
-"""Brings up the lab for the tests in this folder, and moves them into the cloud VM's network."""
+"""Brings up the lab for the tests in this folder, and moves them into the cloud VM's network.
+
+Where pytest runs several tests at a time, each of its processes has a lab of its own; Ray is shared.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,16 @@ from tests.lab.lab import HERE, Lab
 
 RUNNING = pytest.StashKey[Lab]()
 
+PROCESS = os.environ.get("PYTEST_XDIST_WORKER")
+if PROCESS is not None:
+    usual = lab_module.root()
+    os.environ["RAYSLURM_LAB_CACHE"] = os.environ.get("RAYSLURM_LAB_CACHE") or str(usual)
+    os.environ["RAYSLURM_LAB"] = str(usual / PROCESS)
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The lab's tests go first: they wait much, and side by side they leave room for the others only at the end."""
+    items.sort(key=lambda item: HERE not in item.path.parents)
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.lab)
@@ -50,10 +61,16 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     del request.config.stash[RUNNING]
     running.leave()
     if ours:
-        lab_module.script("down")
+        lab_module.script("down", *(["--purge"] if PROCESS is not None else []))
 
 
 @pytest.fixture(scope="session")
 def ray_venv(lab: Lab) -> Path:
     """A directory with bin/ray in it, the same on this machine and on all nodes."""
     return lab.ray()
+
+
+@pytest.fixture(scope="session")
+def old_ray_venv(lab: Lab) -> Path:
+    """The same with Ray 2.47, which knows no tokens."""
+    return lab.ray("2.47")

@@ -315,12 +315,12 @@ class Lab:
         """What sshd of login (or cloud) logged since `up`: each connection, each key, each session."""
         return (self.logs / f"sshd_{node}.log").read_text(encoding="utf-8")
 
-    def ray(self) -> Path:
-        """The venv with Ray that all nodes see under this path; built on the first call."""
+    def ray(self, *version: str) -> Path:
+        """The venv with Ray that all nodes see under this path; built on the first call. `2.47` is another one."""
         joined = self._home is not None
         self.leave()  # pip needs the world
         try:
-            return Path(script("ray-venv", timeout=900).stdout.strip())
+            return Path(script("ray-venv", *version, timeout=900).stdout.strip())
         finally:
             if joined:
                 self.join()

@@ -4,6 +4,7 @@
 # shellcheck disable=SC2034  # used by those who source this
 
 LAB_ROOT=${RAYSLURM_LAB:-/var/tmp/rayslurm-lab}
+LAB_CACHE=${RAYSLURM_LAB_CACHE:-$LAB_ROOT}  # Ray and seff: kept between lives, and shared by labs side by side
 LAB_RUN=$LAB_ROOT/run          # one life of the lab: wiped by every `up`, removed by `down`
 LAB_ENV=$LAB_RUN/lab.env       # facts, KEY=value, for shells and for Python
 LAB_CGROUP=rayslurm_lab_$(printf %s "$LAB_ROOT" | cksum | cut -d' ' -f1)  # the one thing that outlives the namespaces

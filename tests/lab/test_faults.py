@@ -17,8 +17,8 @@ SHORT = ("-p", "test", "--mem=100", "-t", "5")
 
 @pytest.fixture(scope="module")
 def rayslurm(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rayslurm]:
-    # slurmctld's clients give up after 9 to 18 s.
-    one = configure(lab, tmp_path_factory.mktemp("faults"), ssh={"command_deadline": "40s"})
+    # slurmctld's clients give up after 9 to 18 s. The clock is fast: most of a test's time goes into waiting for looks.
+    one = configure(lab, tmp_path_factory.mktemp("faults"), practice_clock_factor=120, ssh={"command_deadline": "40s"})
     with own_site(lab), one.serving():
         yield one
 

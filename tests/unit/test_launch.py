@@ -23,7 +23,7 @@ from exporter.errors import (
 )
 from exporter.job_names import new_token, slurm_name, split_name
 from exporter.launch.launcher import Launcher
-from exporter.launch.render import Launch, render_plan, render_script, slurm_time
+from exporter.launch.render import Launch, render_plan, render_script, slurm_time, wanted_tunnels
 from exporter.launch.spec import Spec, load_spec
 from exporter.store import jobs, submissions
 from exporter.store.db import Store
@@ -330,6 +330,28 @@ def test_a_tunnel_needs_to_know_this_machine(config: Config, store: Store, make_
         Launcher(without, store).launch(context.client, spec)
     assert journal(store) == []
     assert transport.asked == []
+
+
+def test_no_tunnel_leads_from_a_ray_without_tokens_to_a_machine_of_many(
+    config: Config, store: Store, make_site: MakeSite, spec: Spec
+) -> None:
+    context, transport = make_site([])
+    open_ray = spec.model_copy(
+        update={
+            "cluster": spec.cluster.model_copy(update={"exclusive": True}),
+            "ray": spec.ray.model_copy(update={"allow_unauthenticated_ray": True}),
+        }
+    )
+    told = r"as you on puhti2.*ray\.dashboard_tunnel: false.*vm\.shared: false.*tokens \(2\.52 and later\)"
+    with pytest.raises(RefusedError, match=told):
+        Launcher(config, store).launch(context.client, open_ray, force=True)
+    assert journal(store) == []
+    assert transport.asked == []
+    assert config.vm is not None
+    alone = config.model_copy(update={"vm": config.vm.model_copy(update={"shared": False})})
+    assert wanted_tunnels(open_ray, alone)["dashboard"] == config.vm.dashboard_ports
+    without = spec.ray.model_copy(update={"allow_unauthenticated_ray": True, "dashboard_tunnel": False})
+    assert set(wanted_tunnels(open_ray.model_copy(update={"ray": without}), config)) == {"metrics-0", "metrics-1"}
 
 
 def test_the_plan_says_what_the_spec_says(config: Config, spec: Spec) -> None:

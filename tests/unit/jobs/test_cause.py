@@ -56,6 +56,10 @@ ValueError: something that went well in the end
             "RuntimeError: Failed to start GCS. Last 0 lines",
         ),
         (TRACE + "ray.exceptions.RaySystemError: gone\n" + TRACE + "OSError: [Errno 5]\n", "OSError: [Errno 5]"),
+        (
+            TRACE + "Exception: \nThe last 20 lines of dashboard.log:\nnone\n",
+            "Exception: The last 20 lines of dashboard.log:",
+        ),
         (TRACE + VERSIONS, "it has Ray 2.59.0 and Python 3.11.4, the head has Ray 2.60.0 and Python 3.11.2"),
         (KILLED, "raylet exit code -9 (signal 9)"),
         ("srun: error: Node failure on c3\n", "Node failure on c3"),
