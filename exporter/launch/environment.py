@@ -74,7 +74,7 @@ def container_values(spec: Spec, site: Site, project: str, run_dir: str) -> dict
     command = container.command or site.container_command
     venv = venv_of(spec, site, project)
     # Run folders lie side by side: a job that follows another works in the other's.
-    shown = [run_dir.rpartition("/")[0] or "/", *([venv] if venv else [])]
+    shown = [run_dir.rpartition("/")[0] or "/"]
     shown += [] if _SHOWN_ANYWAY.match(site.temp_dir) else [site.temp_dir]
     return {
         "program": command.split()[0],

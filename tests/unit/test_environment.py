@@ -266,6 +266,18 @@ def test_a_venv_is_entered_inside(inside: Inside, tmp_path: Path) -> None:
     assert f"--bind|{venv}|" in done.stdout
 
 
+def test_a_venv_of_the_image_is_not_looked_for_outside(inside: Inside, tmp_path: Path) -> None:
+    """A runtime refuses to show what isn't there."""
+    venv = tmp_path / "venv"
+    inside.runtime(
+        f'case "$*" in *"--bind {venv} "*) exit 255;; esac\n'
+        'while [ "$1" != "$IMAGE" ]; do shift; done\nshift\n'
+        f'python3 -m venv --without-pip {venv}\nexec "$@"\n'
+    )
+    done = inside.run("python", "-c", "import sys; print(sys.prefix)", venv=str(venv))
+    assert (done.returncode, done.stdout.strip()) == (0, str(venv)), done.stderr
+
+
 CLEAN = (
     'while [ "$1" != "$IMAGE" ]; do shift; done\nshift\nexec env -i PATH=/usr/bin:/bin RAY_AUTH_MODE=disabled "$@"\n'
 )

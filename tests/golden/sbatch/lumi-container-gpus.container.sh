@@ -16,8 +16,8 @@ command -v singularity >/dev/null ||
 
 options=(
   --bind "/scratch/project_2001234/maija/rayslurm"
-  --bind "/projappl/project_2001234/maija/venv"
 )
+[ ! -e '/projappl/project_2001234/maija/venv' ] || options+=(--bind '/projappl/project_2001234/maija/venv') # else it is the image's
 [[ $PWD/ == "/scratch/project_2001234/maija/rayslurm"/* ]] || options+=(--bind "$PWD")
 # shellcheck disable=SC2016
 enter='
