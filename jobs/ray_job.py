@@ -43,7 +43,7 @@ import tarfile
 import time
 import traceback
 from types import SimpleNamespace
-from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 PLAN_VERSION = 1
 EXIT_UNUSABLE, EXIT_START, EXIT_HEAD, EXIT_LIMIT, EXIT_REFUSED = 64, 69, 70, 75, 77
@@ -85,7 +85,7 @@ LEAST_ROOM = 32 * MIB  # free bytes in the temporary folder without which Ray is
 FULLEST = 0.95  # part of its disk in use above which Ray writes no objects there
 LOG_LIMIT = 16 * MIB  # a log that is longer begins anew; the one before it is kept
 RAY_LOG_TAIL, RAY_LOGS = MIB, 64 * MIB  # what is kept of each of Ray's own logs, and of all those of a node
-RESULTS = 1000  # how many results are listed
+RESULTS, RESULTS_BYTES, RESULTS_SECONDS = 1000, 128 * 1024, 10.0  # what is listed of results at most
 FIRST_PORT, LAST_PORT = 10000, 65535
 SLOT = 1000  # ports that a job keeps to: the first for Ray itself, the rest for its workers
 NODE_PORTS = {
@@ -131,9 +131,20 @@ class End(Exception):  # noqa: N818 - it is no error: every job ends with one
         self.failed = self.outcome not in ("succeeded", "terminated") and code != 0
 
 
+def put(text: str) -> None:
+    """Writes a line to standard output: at once, in any locale, and where its disk is full, not at all."""
+    with contextlib.suppress(OSError):
+        os.write(1, (text + "\n").encode("utf-8", "backslashreplace"))
+
+
 def say(text: str) -> None:
     """Writes a line to the job's log."""
-    print(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), text, flush=True)
+    put(time.strftime("%Y-%m-%dT%H:%M:%SZ ", time.gmtime()) + text)
+
+
+def tell(record: Dict[str, Any]) -> None:
+    """Tells the supervisor something, in a node's log."""
+    put(NODE_LINE + json.dumps(record))
 
 
 def write_json(path: str, content: Dict[str, Any]) -> None:
@@ -176,7 +187,9 @@ def output(argv: List[str], env: Optional[Dict[str, str]] = None) -> str:
     try:
         done = subprocess.check_output(argv, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=300, env=env)
     except subprocess.CalledProcessError as error:
-        raise End(EXIT_UNUSABLE, f"{error} {error.stderr.decode('utf-8', 'replace').strip()}") from error
+        said = error.stderr.decode("utf-8", "replace").strip()
+        ours = [line[len("rayslurm: ") :] for line in said.splitlines() if line.startswith("rayslurm: ")]
+        raise End(EXIT_UNUSABLE, "\n".join([*ours, f"{error} {said}"])) from error
     except (OSError, subprocess.TimeoutExpired) as error:
         raise End(EXIT_UNUSABLE, f"{argv[0]} could not be run: {error}") from error
     return str(done.decode("utf-8", "replace"))
@@ -322,8 +335,9 @@ class Child:
         self.name = name
         with contextlib.ExitStack() as stack:
             self.process = subprocess.Popen(
-                list(argv),
-                env=env,
+                # As bytes: an old Python in a plain locale could not encode what is no ASCII.
+                [word.encode("utf-8", "surrogateescape") for word in argv],
+                env={os.fsencode(key): value.encode("utf-8", "surrogateescape") for key, value in env.items()},
                 cwd=cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=stack.enter_context(open(log, "ab")) if log else None,
@@ -426,7 +440,7 @@ class Use:
         if self.at and (last or self.memory > 1.1 * memory or self.cpus > 1.1 * cpus):
             self.told = (self.memory, self.cpus)
             use = {"attempt": attempt, "peak_memory_bytes": self.memory, "peak_cpus": round(self.cpus, 2)}
-            print(NODE_LINE + json.dumps(use), flush=True)
+            tell(use)
 
 
 def for_hip(env: Dict[str, str]) -> Dict[str, str]:
@@ -487,12 +501,57 @@ def files_below(folder: str) -> List[str]:
     return sorted(path for path in found if not os.path.islink(path))
 
 
-def keep_short(path: str) -> None:
-    """Begins a log anew that has grown too long; its writers append, so they go on at its new end."""
+def named_files(root: str, patterns: Sequence[str], until: float) -> Iterator[str]:
+    """Yields the files below a folder that match one of the patterns, or lie in a folder that does, once each.
+
+    As a shell has it with `globstar`: `*` and `?` stay within a name, `**` crosses folders, none begins with a dot.
+
+    Args:
+        root: the folder.
+        patterns: relative to it.
+        until: when to give up, by the monotonic clock; an empty name says that there may be more.
+    """
+    seen: Set[str] = set()
+    for pattern in patterns:
+        parts = [part for part in pattern.split("/") if part not in ("", ".")]
+        matches = re.compile("".join(map(part_regex, [*parts, "**"])), re.DOTALL).fullmatch
+        plain = itertools.takewhile(lambda part: not re.search(r"[*?\[]", part), parts)
+        start = os.path.join(root, *plain)
+        for where, _, names in itertools.chain([(os.path.dirname(start), [], [start])], os.walk(start)):
+            if time.monotonic() > until:
+                yield ""
+                return
+            for path in (os.path.join(where, name) for name in names):
+                name = os.path.relpath(path, root)
+                if name not in seen and matches(name + "/") and os.path.isfile(path) and not os.path.islink(path):
+                    seen.add(name)
+                    yield name
+
+
+def part_regex(part: str) -> str:
+    """Returns a regular expression for one part of a pattern, with the slash after it."""
+    if part == "**":
+        return r"(?:(?!\.)[^/]+/)*"
+    words = []
+    for word in re.split(r"(\*|\?|\[!?[^\]]+\])", part):
+        if word in ("*", "?"):
+            words.append("[^/]*" if word == "*" else "[^/]")
+        elif word.startswith("[") and word.endswith("]"):
+            inside = re.sub(r"([\\\[&~|])", r"\\\1", word[1:-1])
+            words.append("[^/" + inside[1:] + "]" if inside[0] == "!" else "[" + inside.replace("^", "\\^") + "]")
+        else:
+            words.append(re.escape(word))
+    return (r"(?!\.)" if part[0] in "*?[" else "") + "".join(words) + "/"
+
+
+def keep_short(path: str) -> bool:
+    """Begins a log anew that has grown too long, and says whether; its writers append, so they go on at its new end."""
     with contextlib.suppress(OSError):
         if os.stat(path).st_size > LOG_LIMIT:
             shutil.copyfile(path, path + ".1")
             os.truncate(path, 0)
+            return True
+    return False
 
 
 # --- one node ---------------------------------------------------------------------------------------------------------
@@ -633,7 +692,7 @@ class Disk:
             self.told = True
             full = f"the disk of {self.folder} was too full for Ray: {free // MIB} of {total // MIB} MiB free"
             say(full)
-            print(NODE_LINE + json.dumps({"attempt": self.attempt, "full": full}), flush=True)
+            tell({"attempt": self.attempt, "full": full})
 
 
 def ray_start(plan: SimpleNamespace, ip: str, head: Optional[str], ports: Dict[str, int], temp: str) -> List[str]:
@@ -675,7 +734,7 @@ def run_node(
     disk = Disk(folder, attempt)
     try:
         argv = ray_start(plan, ip, head, ports, os.path.join(folder, "r"))
-        print(NODE_LINE + json.dumps({"name": name, "ip": ip, "attempt": attempt, "ports": ports}), flush=True)
+        tell({"name": name, "ip": ip, "attempt": attempt, "ports": ports})
         say("+ " + " ".join(map(shlex.quote, argv)))
         env = for_hip(dict(os.environ, **{variable: str(ports[one]) for one, variable in VARIABLE_PORTS.items()}))
         if env.get("TMPDIR", "/tmp") == plan.ray.temp_dir:
@@ -702,7 +761,7 @@ def run_node(
             say(f"ray start ended with exit status {status}")
             return status or 1
         ray.send(signal.SIGTERM)
-        until = time.monotonic() + QUICK_END - 0.5
+        until = time.monotonic() + QUICK_END - (2.0 if signal.SIGTERM in came else 0.5)
         while ray.status() is None and time.monotonic() < until:
             time.sleep(0.05)
         return 0
@@ -719,8 +778,12 @@ def run_node(
 
 def keep_ray_logs(folder: str, archive: str, seconds: float) -> None:
     """Packs what Ray's own processes and workers have logged on this node."""
-    for session in glob.glob(os.path.join(folder, "r", "session_2*", "logs")):
-        pack(archive, files_below(session), session, seconds=seconds, tail=RAY_LOG_TAIL, limit=RAY_LOGS)
+    for session in glob.glob(os.path.join(folder, "r", "session_2*")):
+        for name in os.listdir(session):  # first what takes room: it may be memory
+            if name != "logs":
+                shutil.rmtree(os.path.join(session, name), ignore_errors=True)
+        logs = os.path.join(session, "logs")
+        pack(archive, files_below(logs), logs, seconds=seconds, tail=RAY_LOG_TAIL, limit=RAY_LOGS)
 
 
 # --- tunnels ----------------------------------------------------------------------------------------------------------
@@ -786,6 +849,7 @@ class Node:
         self.attempt = 0
         self.about: Dict[str, Any] = {}
         self.use: Dict[str, Any] = {}
+        self.earlier: List[Dict[str, Any]] = []
         self.lost_time: Optional[float] = None
 
     def status(self) -> Optional[int]:
@@ -802,9 +866,18 @@ class Node:
         """Returns what the node has told about itself in this attempt."""
         with contextlib.suppress(OSError), open(self.log, errors="replace") as stream:
             lines = [line for line in stream if line.startswith(NODE_LINE) and line[-1] == "\n"]
-            told = [json.loads(line[len(NODE_LINE) :]) for line in lines]
+            told = list(self.earlier)
+            for line in lines:
+                with contextlib.suppress(ValueError):  # cut by a full disk
+                    told.append(json.loads(line[len(NODE_LINE) :]))
             return [one for one in told if one["attempt"] == self.attempt]
-        return []
+        return self.earlier
+
+    def keep_log_short(self) -> None:
+        """Begins the node's log anew where it has grown too long, and keeps what the node has told in it."""
+        told = self.told()
+        if keep_short(self.log):
+            self.earlier = told
 
     def summary(self) -> Dict[str, Any]:
         """Returns what the job's summary says of it."""
@@ -843,6 +916,7 @@ class Supervisor:
         self.written = 0.0
         self.ray: Dict[str, Any] = {}
         self.answer = "nothing asked yet"
+        self.killed = False  # whether a node did not end when it was told to
 
     def run(self) -> int:
         """Does it all and returns the exit status."""
@@ -856,14 +930,24 @@ class Supervisor:
         except Exception:  # noqa: BLE001 - whatever it is, the children must not stay
             end = End(1, "a fault in the supervisor:\n" + traceback.format_exc(), "fault")
         say("ending: " + end.reason)
-        self.enter("ending", reason=end.reason)
-        self.summarize(end)  # Slurm may not leave the time for it later
-        self.stop()
-        self.explain(end)
-        self.enter("failed" if end.failed else "ended", reason=end.reason, exit_code=end.code)
-        self.summarize(end)
-        self.pack_logs()
+        self.guarded(lambda: self.enter("ending", reason=end.reason, outcome=end.outcome))
+        self.guarded(lambda: self.summarize(end))  # Slurm may not leave the time for it later
+        self.guarded(self.stop)
+        kill_descendants()
+        self.guarded(lambda: self.explain(end))
+        about = {"reason": end.reason, "exit_code": end.code, "outcome": end.outcome}
+        self.guarded(lambda: self.enter("failed" if end.failed else "ended", **about))
+        self.guarded(lambda: self.summarize(end, results=self.results()))
+        self.guarded(self.pack_logs)
         return end.code
+
+    @staticmethod
+    def guarded(work: Callable[[], None]) -> None:
+        """Does something whose failure must not keep the rest from being done."""
+        try:
+            work()
+        except Exception:  # noqa: BLE001 - whatever it is
+            say("a fault in the supervisor:\n" + traceback.format_exc())
 
     def explain(self, end: End) -> None:
         """Adds to the reason what only the nodes' logs tell when all is over."""
@@ -891,8 +975,10 @@ class Supervisor:
         """Shows once a minute that the supervisor lives, and looks after its logs meanwhile."""
         if time.monotonic() < self.written + HEARTBEAT:
             return
-        for log in [node.log for node in self.nodes] + [tunnel.log for tunnel in self.tunnels]:
-            keep_short(log)
+        for node in self.nodes:
+            node.keep_log_short()
+        for tunnel in self.tunnels:
+            keep_short(tunnel.log)
         self.enter(self.phase)
 
     def write(self, name: str, **more: Any) -> None:
@@ -912,7 +998,7 @@ class Supervisor:
         except OSError as error:
             say(f"{name} could not be written: {error}")
 
-    def summarize(self, end: End) -> None:
+    def summarize(self, end: End, results: Optional[List[Dict[str, Any]]] = None) -> None:
         """Writes what there is to say of the job at its end."""
         driver = self.driver.status() if self.driver else None
         self.write(
@@ -925,29 +1011,37 @@ class Supervisor:
             nodes=[node.summary() for node in self.nodes],
             end_time=time.time(),
             continuation=self.plan.continuation,
-            results=self.results(),
+            results=results,
         )
 
     def results(self) -> List[Dict[str, Any]]:
-        """Lists the files that the plan names as results, with their sizes in bytes and when they were last written."""
-        root = os.path.realpath(self.plan.work_dir)
-        found = set(
-            itertools.chain(*(glob.iglob(os.path.join(root, one), recursive=True) for one in self.plan.results))
-        )
-        listed = []
-        for path in sorted(found):
+        """Lists the files that the plan names as results, with their sizes in bytes and when they were last written.
+
+        It takes seconds at most, and lists no more than `RESULTS`: a folder may hold millions of files.
+        """
+        root = self.plan.work_dir
+        until = time.monotonic() + (RESULTS_SECONDS if self.told_to_end() is None else 1.0)
+        listed: List[Dict[str, Any]] = []
+        room = RESULTS_BYTES
+        for name in named_files(root, self.plan.results, until):
+            # As text that any program can print: names are bytes.
+            path = os.fsencode(name).decode("utf-8", "backslashreplace")
+            room -= len(json.dumps(path))
+            if not name or room < 0 or len(listed) == RESULTS:
+                say(f"there may be more results; {len(listed)} are listed")
+                break
             with contextlib.suppress(OSError):
-                facts = os.stat(path)
-                if stat.S_ISREG(facts.st_mode) and os.path.realpath(path).startswith(root + "/"):
-                    name = os.path.relpath(path, root)
-                    listed.append({"path": name, "size": facts.st_size, "modified_time": facts.st_mtime})
-        if len(listed) > RESULTS:
-            say(f"{len(listed)} results; the first {RESULTS} are listed")
-        return listed[:RESULTS]
+                facts = os.lstat(os.path.join(root, name))
+                listed.append({"path": path, "size": facts.st_size, "modified_time": facts.st_mtime})
+        return sorted(listed, key=lambda one: str(one["path"]))
 
     def pack_logs(self) -> None:
-        """Makes one file of the logs: many small ones are a burden to a shared file system."""
-        if pack(self.logs + ".tar.gz", files_below(self.logs), self.logs, seconds=60):
+        """Makes one file of the logs: many small ones are a burden to a shared file system.
+
+        Not where a node had to be killed: it may still write there.
+        """
+        paths = [path for path in files_below(self.logs) if not path.endswith(".part")]
+        if not self.killed and pack(self.logs + ".tar.gz", paths, self.logs, seconds=60):
             shutil.rmtree(self.logs, ignore_errors=True)
 
     def prepare(self) -> None:
@@ -1051,7 +1145,9 @@ class Supervisor:
         argv += [] if node.is_head else ["--head", self.nodes[0].address("gcs")]
         node.about = {}
         try:
-            node.child = Step(f"{node.role} {node.name}", [*argv, self.plan_path], self.env, node.log)
+            # Ray's tasks run where the entrypoint does.
+            name, argv = f"{node.role} {node.name}", [*argv, self.plan_path]
+            node.child = Step(name, argv, self.env, node.log, cwd=self.plan.work_dir)
         except OSError as error:
             raise End(EXIT_START, f"srun could not be run: {error}") from error
 
@@ -1081,14 +1177,19 @@ class Supervisor:
         parts = [f"not ready after {self.plan.ray.ready_timeout_seconds:g} s: {names} missing (Ray: {self.answer})"]
         return "\n".join(parts + [f"log of {node.name} ends:\n{last_lines(node.log)}" for node in missing[:3]])
 
-    def ask(self, path: str) -> Any:
+    def is_closed(self) -> bool:
+        """Says whether Ray refuses who shows no token."""
+        self.ask("/api/version", {"User-Agent": self.headers["User-Agent"]})
+        return self.answer.startswith(("401 ", "403 "))
+
+    def ask(self, path: str, headers: Optional[Dict[str, str]] = None) -> Any:
         """Asks Ray's dashboard; returns None, and remembers why, where it does not answer."""
         if not self.nodes[0].listen():
             self.answer = "the head has not told its ports"
             return None
         connection = http.client.HTTPConnection("127.0.0.1", self.nodes[0].about["ports"]["dashboard"], timeout=5)
         try:
-            connection.request("GET", path, headers=self.headers)
+            connection.request("GET", path, headers=headers or self.headers)
             response = connection.getresponse()
             self.answer = f"{response.status} {response.reason} for {path}"
             body = response.read().decode("utf-8", "replace")
@@ -1124,6 +1225,9 @@ class Supervisor:
     def become_ready(self, version: Dict[str, Any]) -> None:
         """Writes ready.json, and starts tunnels and entrypoint."""
         plan, head = self.plan, self.nodes[0]
+        if "Authorization" in self.headers and not self.is_closed():
+            told = "Ray answers to who has no token, though it was started with one"
+            raise End(EXIT_REFUSED, f"{told}: does something clean its environment, such as a container's option?")
         self.tunnels = [Tunnel(one, plan.vm, self.target(one.target), self.logs) for one in plan.tunnels]
         self.ray.update(ready_time=time.time(), session_name=version["session_name"])
         self.ray["ray_version"] = version.get("ray_version") or self.ray["ray_version"]
@@ -1216,7 +1320,6 @@ class Supervisor:
             if self.told_to_end() is None:
                 self.finish(children, seconds)
         self.finish([*driver, *steps[1:], *steps[:1], *tunnels], QUICK_END)
-        kill_descendants()
 
     def finish(self, children: Sequence[Child], seconds: float) -> None:
         """Ends some children together. Returns early where TERM comes meanwhile."""
@@ -1231,6 +1334,7 @@ class Supervisor:
         for child in children:
             if child.status() is None:
                 say(f"{child.name} did not end in {seconds:g} s and is killed")
+                self.killed = self.killed or isinstance(child, Step)
                 child.send(signal.SIGKILL)
 
 
@@ -1262,7 +1366,7 @@ def main() -> int:
         return run_node(plan, job_id, told.node, head=told.head, attempt=told.attempt, logs=told.logs)
     except End as end:
         say(end.reason)
-        print(NODE_LINE + json.dumps({"attempt": told.attempt, "reason": end.reason}), flush=True)
+        tell({"attempt": told.attempt, "reason": end.reason})
         return end.code
 
 

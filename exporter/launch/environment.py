@@ -13,6 +13,12 @@ from exporter.launch.spec import Spec
 CONTAINER_SCRIPT = "container.sh"
 """The name of the script in the run folder that runs a command inside the container."""
 
+_PASSED = (
+    *("RAY_*", "RAYSLURM_*", "SLURM_*", "*_VISIBLE_DEVICES"),
+    *("AUTOSCALER_METRIC_PORT", "DASHBOARD_METRIC_PORT", "TMPDIR"),
+)
+"""Variables of the job, as the shell's patterns, that are the same inside the container as outside."""
+
 _HOME = re.compile(r"/(home|users)/")
 _SHOWN_ANYWAY = re.compile(r"/(var/)?tmp(/|$)")
 
@@ -68,7 +74,7 @@ def container_values(spec: Spec, site: Site, project: str, run_dir: str) -> dict
     command = container.command or site.container_command
     venv = venv_of(spec, site, project)
     # Run folders lie side by side: a job that follows another works in the other's.
-    shown = [run_dir.rpartition("/")[0] or "/", *([venv] if venv else [])]
+    shown = [run_dir.rpartition("/")[0] or "/"]
     shown += [] if _SHOWN_ANYWAY.match(site.temp_dir) else [site.temp_dir]
     return {
         "program": command.split()[0],
@@ -78,6 +84,7 @@ def container_values(spec: Spec, site: Site, project: str, run_dir: str) -> dict
         "shown": shown,
         "image": None if container.image is None else site.filled(container.image, project),
         "venv": venv,
+        "passed": [*_PASSED, *sorted(spec.ray.env)],
     }
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from exporter.client.client import SiteClient
 from exporter.client.transport import Answer, RemoteFile
 from exporter.config import Config, Site
-from exporter.errors import CommandError, ConnectError, RefusedError, SiteError, StoreError
+from exporter.errors import CommandError, ConfigError, ConnectError, RefusedError, SiteError, StoreError
 from exporter.job_names import SCRIPT, new_token
 from exporter.launch.bundle import Bundle, Progress, SpecFile, packed
 from exporter.launch.known import look
@@ -30,7 +30,7 @@ from exporter.launch.render import (
 )
 from exporter.launch.selection import private_paths, select
 from exporter.launch.sent import kept
-from exporter.launch.spec import Spec
+from exporter.launch.spec import Spec, spec_of_journal
 from exporter.launch.steps import reached
 from exporter.store import leases, submissions
 from exporter.store.chains import Chain
@@ -279,12 +279,20 @@ def _resolved(spec: Spec, site: Site) -> dict[str, Any]:
 
 
 def _same(found: Submission, resolved: dict[str, Any]) -> Submission:
-    if found.spec != resolved:
+    if not _mean_the_same(found.spec, resolved):
         raise RefusedError(
             f"the key {found.key} stands for another launch, of {found.name} on {found.site}; nothing was submitted: "
             "take another key"
         )
     return found
+
+
+def _mean_the_same(kept: dict[str, Any], resolved: dict[str, Any]) -> bool:
+    """Tells whether two specs are one, also where an earlier version wrote the first, which lacks newer keys."""
+    try:
+        return spec_of_journal(kept) == spec_of_journal(resolved)
+    except ConfigError:
+        return False
 
 
 def _job_id(answer: Answer) -> str | None:

@@ -93,7 +93,12 @@ def _cancel(site: str, job_id: str, context: ProbeContext) -> dict[str, Any]:
     if chain is not None:
         context.store.write(lambda connection: chains.end(connection, chain.token, "it was cancelled"))
         newest = chain.last.submission.job_id
-        if newest is not None and newest != job_id:
+        if newest is None:
+            raise InputError(
+                f"no further job is launched after {job_id}, but one may be there already: "
+                f"{chain.last.submission.error or 'it is being submitted'}"
+            )
+        if newest != job_id:
             raise InputError(
                 f"job {job_id} on {site} was followed by {newest}, and no further one follows that now; to end it as "
                 f"well: rayslurm cancel {site}/{newest}"

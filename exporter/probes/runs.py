@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -35,6 +36,9 @@ UNSEEN_SECONDS = 600.0
 RETRY_SECONDS = 60.0
 """Before the folder of an ended job is looked into once more for its summary: file systems lag."""
 
+READS_PER_HOUR = 15
+"""All that are running are read together, so this is enough; what has ended is read within it too."""
+
 MAX_BYTES = 1 << 20
 """More than this is no summary."""
 
@@ -49,19 +53,23 @@ class RunsProbe:
     name: str = "runs"
     keeps_seconds: float = 0
     _looked: dict[str, float] = field(default_factory=dict)
+    _answered: set[str] = field(default_factory=set)
 
     def run(self, context: ProbeContext) -> float:
         """See `Probe.run`."""
         now = context.clock()
         with context.store.snapshot() as connection:
             waiting = runs.unread(connection, context.site.name, now=now, since=now - _FORGET_SECONDS)
+        self._answered &= {job.job_id for job in waiting}
         self._looked = {job.job_id: self._looked[job.job_id] for job in waiting if job.job_id in self._looked}
-        due = [job for job in waiting if self._is_due(job, context)][: _FILES_PER_READ // 2]
-        if not due:
+        due = [job for job in waiting if self._is_due(job, context)]
+        if not due or context.ledger.sent("read") >= READS_PER_HOUR:
             return LOOK_SECONDS
-        paths = [path for job in due for path in _paths(job)]
-        found = context.client.read_many(paths, MAX_BYTES)
-        context.store.write(lambda connection: self._take_in(connection, context, due, found))
+        # What is asked together costs one command, so those whose turn comes soon are asked too.
+        together = [*due, *(job for job in waiting if job not in due and not job.tunnel_up)][: _FILES_PER_READ // 2]
+        found = context.client.read_many([path for job in together for path in _paths(job)], MAX_BYTES)
+        for job in together:
+            context.store.write(lambda connection, job=job: self._take_in(connection, context, job, found))  # type: ignore[misc]  # a lambda with a default
         return LOOK_SECONDS
 
     def delay_after_failure(self) -> float:
@@ -74,7 +82,10 @@ class RunsProbe:
         return False
 
     def _is_due(self, job: Unread, context: ProbeContext) -> bool:
-        if job.read is None or (job.tunnel_up and not job.ready):
+        if job.read is None:
+            return True
+        if job.tunnel_up and not job.ready and job.job_id not in self._answered:
+            self._answered.add(job.job_id)  # once: its file may not be there
             return True
         if job.ended:
             wait = RETRY_SECONDS if job.job_id in self._looked else 0.0
@@ -86,26 +97,21 @@ class RunsProbe:
         return not 0 <= context.clock() - job.read < context.site.scaled(wait)
 
     def _take_in(
-        self,
-        connection: sqlite3.Connection,
-        context: ProbeContext,
-        due: list[Unread],
-        found: Mapping[str, RemoteContent],
+        self, connection: sqlite3.Connection, context: ProbeContext, job: Unread, found: Mapping[str, RemoteContent]
     ) -> None:
         now = context.clock()
-        for job in due:
-            status, summary = (
-                _read(connection, context, job, found.get(f"{job.run_dir}/{name}"), name)
-                for name in ("status.json", "summary.json")
-            )
-            # One that ended in the middle of its life says no more; looked for twice, since file systems lag.
-            settled = job.ended and (summary is not None or job.job_id in self._looked)
-            if job.ended:
-                self._looked[job.job_id] = now
-            run = _run(context.site.name, job.job_id, {**(status or {}), **(summary or {})}, summary, settled=settled)
-            runs.keep(connection, run, now=now)
-            if run.ready_time is not None and not job.ready:
-                _log.info("site %s: job %s: Ray %s is ready", context.site.name, job.job_id, run.ray_version)
+        status, summary = (
+            _read(connection, context, job, found.get(f"{job.run_dir}/{name}"), name)
+            for name in ("status.json", "summary.json")
+        )
+        # One that ended in the middle of its life says no more; looked for twice, since file systems lag.
+        settled = job.ended and (summary is not None or job.job_id in self._looked)
+        if job.ended:
+            self._looked[job.job_id] = now
+        run = _run(context.site.name, job.job_id, {**(status or {}), **(summary or {})}, summary, settled=settled)
+        runs.keep(connection, run, now=now)
+        if run.ready_time is not None and not job.ready:
+            _log.info("site %s: job %s: Ray %s is ready", context.site.name, job.job_id, run.ray_version)
 
 
 def make() -> RunsProbe:
@@ -125,19 +131,43 @@ def read_record(text: str, *, job_id: str, token: str) -> dict[str, Any] | None:
         InputError: it isn't what a supervisor writes.
     """
     try:
-        record = json.loads(text)
-    except ValueError:
+        record = json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError):
         raise InputError(f"no JSON: {text[:80]!r}") from None
     if not isinstance(record, dict):
         raise InputError(f"no object: {text[:80]!r}")
     for name, kinds in _KINDS.items():
         value = record.get(name)
         if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
-            raise InputError(f"{name} is {value!r}")
+            raise InputError(f"{name} is {value!r:.80}")
+        if isinstance(value, int | float) and not 0 <= value <= _LARGEST:
+            raise InputError(f"{name} is {value!r:.80}")
     if (record.get("job_id"), record.get("token")) != (job_id, token):
         return None
-    return record
+    printable: dict[str, Any] = _printable(record)
+    return printable
 
+
+def _no_number(text: str) -> None:
+    raise ValueError(text)
+
+
+def _printable(value: Any) -> Any:
+    """Returns a value with texts that neither steer a terminal nor lack an encoding."""
+    if isinstance(value, str):
+        return _STEERING.sub("", value).encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, list):
+        return [_printable(each) for each in value]
+    if isinstance(value, dict):
+        return {str(_printable(key)): _printable(each) for key, each in value.items()}
+    return value
+
+
+_LARGEST = 4e9
+"""Times are epoch seconds; nothing else that is read is larger."""
+
+_STEERING = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(\x07|\x1b\\)|(?!\n)[\x00-\x1f\x7f-\x9f]")
+"""Escape sequences (ECMA-48's CSI and OSC) and control characters but the line's end."""
 
 _KINDS: dict[str, tuple[type, ...]] = {
     "phase": (str,),

@@ -61,6 +61,11 @@ class Chain:
         return self.links[-1]
 
     @property
+    def rests(self) -> bool:
+        """Whether each of its jobs has ended, and none may be there that isn't known."""
+        return all(link.job is not None and link.job.final and not link.submission.error for link in self.links)
+
+    @property
     def bill(self) -> Bill | None:
         """What its ended jobs cost together; None where that isn't known of all of them, or not in one unit."""
         known = [link.bill for link in self.links if link.job is not None and link.job.final]
@@ -88,7 +93,7 @@ class Chain:
 def open_chains(connection: sqlite3.Connection, site: str) -> list[Chain]:
     """Returns the chains of a site that may go on and of which no job goes on now, oldest first."""
     found = _chains(connection, "s.site = ? AND coalesce(f.chain_end, '') = ''", (site,))
-    return [chain for chain in found if chain.last.job is not None and chain.last.job.final]
+    return [chain for chain in found if chain.rests]
 
 
 def of_jobs(connection: sqlite3.Connection, shown: Iterable[JobRow]) -> dict[tuple[str, str], Chain]:
@@ -123,7 +128,7 @@ def _chains(connection: sqlite3.Connection, condition: str, values: tuple[str, .
         " json_extract(f.spec, '$.continue_on_timeout.total_units') AS total_units"
         " FROM submissions s JOIN submissions f ON f.token = coalesce(s.chain, s.token)"
         f" WHERE json_extract(s.spec, '$.continue_on_timeout') IS NOT NULL AND s.state != 'absent' AND {condition}"
-        " ORDER BY f.created, f.token, s.link",
+        " ORDER BY f.created, f.token, s.link, s.created",
         values,
     ).fetchall()
     by_first: dict[str, list[sqlite3.Row]] = defaultdict(list)

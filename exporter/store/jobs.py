@@ -114,9 +114,13 @@ def expect(
     now: float,
 ) -> None:
     """Shows a job that was just accepted as pending, until the queue says more."""
+    # A site that was set up anew gives its numbers again: what was said of the other job says nothing of this one.
+    connection.execute("DELETE FROM runs WHERE site = ? AND job_id = ?", (site, job_id))
     connection.execute(
         "INSERT INTO jobs (site, job_id, root_id, job_name, project, partition, campaign, state, state_since, seen)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, 'pending', ?, ?) ON CONFLICT DO NOTHING",
+        " VALUES (?, ?, ?, ?, ?, ?, ?, 'pending', ?, ?) ON CONFLICT DO UPDATE SET final = 0, state = 'pending',"
+        " state_since = excluded.state_since, seen = excluded.seen, start_time = NULL, end_time = NULL,"
+        " exit_code = NULL WHERE final = 1",
         (site, job_id, root_of(job_id), job_name, project, partition, campaign, now, now),
     )
 

@@ -280,12 +280,23 @@ def _take_up(connection: sqlite3.Connection, site: str, token: str, job_ids: lis
         known = job_ids[0]
         error = _give_up_key(connection, token)
         submitted(connection, token, known, now=now, state="adopted")
+        ended = _end_of_chain(connection, token)
+        if ended is not None:
+            error = f"no further job of its chain was to follow ({ended}); cancel it if you don't want it"
     more = [job_id for job_id in job_ids if job_id != known and jobs.track(connection, site, job_id, now=now)]
     if more:
         error = f"several jobs carry its token: {', '.join([known, *more])}; cancel those that you don't want"
     if error is not None:
         connection.execute("UPDATE submissions SET error = ? WHERE token = ?", (error, token))
     return news or bool(more)
+
+
+def _end_of_chain(connection: sqlite3.Connection, token: str) -> str | None:
+    """Returns why no further job was to follow in a submission's chain; None where one may, or it is the first."""
+    row = connection.execute(
+        "SELECT f.chain_end FROM submissions s JOIN submissions f ON f.token = s.chain WHERE s.token = ?", (token,)
+    ).fetchone()
+    return None if row is None else row["chain_end"]
 
 
 def _give_up_key(connection: sqlite3.Connection, token: str) -> str | None:

@@ -90,3 +90,15 @@ only_child() {
   local children
   children=$(cat "/proc/$1/task/$1/children" 2>/dev/null) && [ -n "$children" ] && printf %s "${children%% *}"
 }
+
+# remove_cgroups [slurm_NODE]: the lab's control groups, or one node's. They are directories of the kernel's; deepest
+# first, and again (wait_for) while the kernel still empties them
+remove_cgroups() {
+  local path left=0
+  for path in /sys/fs/cgroup/*/"$LAB_CGROUP${1:+/$1}"; do
+    [ -d "$path" ] || continue
+    find "$path" -depth -type d -exec rmdir {} + 2>/dev/null || true
+    [ ! -d "$path" ] || left=1
+  done
+  return $left
+}

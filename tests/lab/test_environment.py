@@ -47,6 +47,7 @@ import ray
 def seen():
     import ray
     found = {name: value for name, value in os.environ.items() if name.endswith("_VISIBLE_DEVICES")}
+    found.update(word=os.environ.get("OF_THE_SPEC"), mode=os.environ.get("RAY_AUTH_MODE"))
     found.update(prefix=sys.prefix, ray=ray.__file__, namespace=os.readlink("/proc/self/ns/mnt"))
     found["node"] = os.uname().nodename
     try:
@@ -132,7 +133,7 @@ def jobs(lab: Lab, ray_venv: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     def launch(name: str, entrypoint: str, cluster: dict[str, Any], **keys: Any) -> Job:
         usual = {"cpus_per_node": 2, "memory_per_node": "1500M", "object_store_per_node": "100M", "time": "10m"}
         spec = {"site": SITE, "name": name, "cluster": usual | cluster, "entrypoint": entrypoint, **keys}
-        spec["ray"] = {"dashboard_tunnel": False}
+        spec["ray"] = {"dashboard_tunnel": False} | keys.get("ray", {})
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(spec))
         launched = rayslurm.json("launch", str(folder / f"{name}.yaml"))
         return Job(lab, launched["job_id"], launched["run_dir"])
@@ -154,7 +155,8 @@ def jobs(lab: Lab, ray_venv: Path, tmp_path_factory: pytest.TempPathFactory) -> 
             "python ~/probe.py seen.json wait",
             {"partition": "gpumedium", "nodes": 2, "gpus_per_node": 2},
             environment=["module load apptainer"],
-            container={"image": f"{AREAS}/projappl/{{project}}/ray.sif"},
+            container={"image": f"{AREAS}/projappl/{{project}}/ray.sif", "options": ["--cleanenv"]},
+            ray={"env": {"OF_THE_SPEC": "a b"}},
             venv=venv,
             directives=["--nodelist=c[1-2]"],
         )
@@ -211,13 +213,14 @@ def test_a_container_with_nvidias_devices(lab: Lab, jobs: Jobs) -> None:
     assert devices == [("c1", "0"), ("c1", "1"), ("c2", "0"), ("c2", "1")]
     for one in (seen["driver"], *seen["workers"]):
         assert one["ray"].startswith("/opt/ray/"), "a path that is inside only"
+        assert (one["mode"], one["word"]) == ("token", "a b"), "into a clean environment"
         assert one["venv"] == "seen"
     for node in nodes:
         outside = lab.on(node, "readlink", "/proc/1/ns/mnt").stdout.strip()
         assert namespaces(lab, node, "ray_job.py --node") == {outside}
         assert outside not in namespaces(lab, node, "raylet/raylet")
         assert lab.on(node, "test", "-e", "/opt/ray", check=False).returncode != 0
-        assert "apptainer exec --nv " in lab.on(node, "ps", "-u", "researcher", "-o", "args").stdout
+        assert "apptainer exec --nv --cleanenv " in lab.on(node, "ps", "-u", "researcher", "-o", "args").stdout
 
     lab.sh(f"scancel {job.id}", check=True)
     assert job.end() == "CANCELLED"

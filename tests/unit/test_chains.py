@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import pytest
 
 from exporter.client.replay import Exchange, ReplayTransport
 from exporter.config import Config, load_config
-from exporter.errors import ConnectError, InputError, RefusedError
+from exporter.errors import CommandError, ConnectError, InputError, RefusedError
 from exporter.launch.continuing import decide
 from exporter.launch.launcher import Launcher
 from exporter.launch.spec import Spec, load_spec, spec_of_journal
@@ -77,7 +79,7 @@ def start(config: Config, store: Store, clock: Clock, site: Site, spec: Spec) ->
 
 def ends(
     store: Store, clock: Clock, job_id: str = "77", *, state: str = "timeout", units: float | None = 10.0,
-    outcome: str | None = None, settled: bool = True,
+    outcome: str | None = None, settled: bool = True, ready: bool = True,
 ) -> None:  # fmt: skip
     """A job ends: in accounting, in its own words, and on its bill."""
 
@@ -88,7 +90,8 @@ def ends(
             (state, int(clock.now) - 100, int(clock.now), job_id),
         )
         connection.execute("UPDATE tracked SET done = 1 WHERE root_id = ?", (job_id,))
-        runs.keep(connection, Run(SITE, job_id, outcome=outcome, settled=settled), now=clock.now)
+        run = Run(SITE, job_id, outcome=outcome, settled=settled, ready_time=clock.now - 90 if ready else None)
+        runs.keep(connection, run, now=clock.now)
         if units is not None:
             bill = Bill("formula", "cpu", "BU", units, "project_2001234")
             bills.keep(connection, SITE, job_id, bill, final=True, now=clock.now)
@@ -140,7 +143,6 @@ def test_it_goes_on_until_the_times_are_over(
     for job_id in ("77", "78", "79", "80"):
         ends(store, clock, job_id, state="failed", outcome="limit")
         probe.run(site[0])
-        clock.now += 60
     probe.run(site[0])
     whole = chain(store)
     assert ids(store) == ["77", "78", "79", "80"]
@@ -271,17 +273,155 @@ def test_a_site_that_cannot_be_reached_is_tried_later_and_more_rarely(
     site = make_site([Exchange("submit", "77\n"), Exchange("submit", raises="ConnectError", repeat=True)])
     start(config, store, clock, site, spec)
     ends(store, clock)
-    probe = Continuations(config)
-    delays = []
-    for _ in range(9):
-        with pytest.raises(ConnectError):
+    probe = Continuations(config, clock=clock)
+    tried = []
+    began = clock.now
+    while clock.now < began + 4 * 3600:
+        try:
             probe.run(site[0])
-        delays.append(probe.delay_after_failure())
-        clock.now += 3600
-    assert delays == [*RETRY_SECONDS, RETRY_SECONDS[-1], RETRY_SECONDS[-1]]
+        except ConnectError:
+            tried.append(clock.now - began)
+        clock.now += 30
+    waits = [later - earlier for earlier, later in itertools.pairwise(tried)]
+    assert waits[:6] == list(RETRY_SECONDS[:6])
+    assert set(waits[6:]) == {RETRY_SECONDS[-1]}
     assert chain(store).end is None
     with store.snapshot() as connection:
         assert submissions.became_nothing(connection, since=0) == [], "tried again, so nothing to tell of each"
+
+
+@pytest.mark.parametrize(
+    ("said", "for_good"),
+    [
+        ("Invalid account or account/partition combination specified", True),
+        ("Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)", False),
+    ],
+)
+def test_what_may_pass_does_not_end_it(
+    config: Config, store: Store, clock: Clock, make_site: MakeSite, spec: Spec, *, said: str, for_good: bool
+) -> None:
+    refusal = f"sbatch: error: Batch job submission failed: {said}"
+    site = make_site(
+        [Exchange("submit", "77\n"), Exchange("submit", stderr=refusal, exit_status=1), Exchange("submit", "78\n")]
+    )
+    start(config, store, clock, site, spec)
+    ends(store, clock)
+    probe = Continuations(config, clock=clock)
+    with contextlib.suppress(CommandError):
+        probe.run(site[0])
+    assert (chain(store).end is not None) is for_good
+    clock.now += RETRY_SECONDS[0] + 1
+    probe.run(site[0])
+    assert ids(store) == (["77"] if for_good else ["77", "78"])
+
+
+def test_one_chain_that_fails_does_not_keep_the_others(
+    config: Config, store: Store, clock: Clock, make_site: MakeSite, spec: Spec
+) -> None:
+    site = make_site(
+        [
+            *(Exchange("submit", f"{number}\n") for number in (77, 78)),
+            Exchange("submit", raises="ConnectError"),
+            Exchange("submit", raises="ConnectError"),
+            Exchange("submit", "79\n"),
+        ]
+    )
+    for _ in range(2):
+        start(config, store, clock, site, spec)
+        clock.now += 1
+    ends(store, clock, "77")
+    ends(store, clock, "78")
+    with pytest.raises(ConnectError):
+        Continuations(config, clock=clock).run(site[0])
+    assert ids(store) == ["77"]
+    assert [link.submission.job_id for link in chain(store, "78").links] == ["78", "79"]
+
+
+@pytest.mark.parametrize(
+    ("state", "outcome", "follows"),
+    [
+        ("timeout", None, True),
+        ("timeout", "limit", True),
+        ("timeout", "terminated", True),
+        ("timeout", "succeeded", False),
+        ("timeout", "failed", False),
+        ("failed", "limit", True),
+        ("completed", "limit", True),
+        ("cancelled", "limit", False),
+        ("preempted", "limit", False),
+    ],
+)
+def test_only_a_limit_is_continued(
+    config: Config,
+    store: Store,
+    clock: Clock,
+    site: Site,
+    spec: Spec,
+    *,
+    state: str,
+    outcome: str | None,
+    follows: bool,
+) -> None:
+    start(config, store, clock, site, spec)
+    ends(store, clock, state=state, outcome=outcome)
+    assert decide(chain(store), now=clock.now).action == ("launch" if follows else "stop")
+
+
+def test_a_job_whose_ray_was_never_ready_is_not_repeated(
+    config: Config, store: Store, clock: Clock, site: Site, spec: Spec
+) -> None:
+    start(config, store, clock, site, spec)
+    ends(store, clock, ready=False)
+    decision = decide(chain(store), now=clock.now)
+    assert decision.action == "stop"
+    assert "never ready" in decision.reason
+
+
+def test_the_cap_counts_with_what_the_spec_asks_for(
+    config: Config, store: Store, clock: Clock, site: Site, spec: Spec
+) -> None:
+    long = spec.model_copy(update={"cluster": spec.cluster.model_copy(update={"time": 1000.0})})
+    start(config, store, clock, site, long)
+    ends(store, clock)  # its limit was lowered to 100 s: 10 units, and a whole one costs 100
+    assert "may cost 100.00" in decide(chain(store), now=clock.now).reason
+
+
+def test_nothing_follows_while_any_job_of_the_chain_may_run(
+    config: Config, store: Store, clock: Clock, make_site: MakeSite, spec: Spec
+) -> None:
+    site = make_site(
+        [Exchange("submit", "77\n"), Exchange("submit", raises="DeadlineError"), Exchange("submit", "79\n")]
+    )
+    start(config, store, clock, site, spec)
+    ends(store, clock)
+    probe = Continuations(config, clock=clock)
+    probe.run(site[0])
+    lost = chain(store).last.submission
+    store.write(lambda connection: submissions.unsettle(connection, lost.token, "absent", "not found", now=clock.now))
+    clock.now += 3600
+    probe.run(site[0])
+    assert ids(store) == ["77", "79"]
+    store.write(lambda connection: submissions.adopt(connection, SITE, [("78", lost.slurm_name)], now=clock.now))
+    ends(store, clock, "79")
+    clock.now += 3600
+    probe.run(site[0])
+    assert sorted(str(one) for one in ids(store)) == ["77", "78", "79"], "78 still runs"
+
+
+def test_cancelling_while_a_reply_is_lost_says_so(
+    config: Config, store: Store, clock: Clock, make_site: MakeSite, spec: Spec
+) -> None:
+    site = make_site([Exchange("submit", "77\n"), Exchange("submit", raises="DeadlineError")])
+    start(config, store, clock, site, spec)
+    ends(store, clock)
+    Continuations(config).run(site[0])
+    with pytest.raises(InputError, match="but one may be there already"):
+        cancel(site[0], config, "77")
+    lost = chain(store).last.submission
+    store.write(lambda connection: submissions.adopt(connection, SITE, [("78", lost.slurm_name)], now=clock.now))
+    error = chain(store).last.submission.error
+    assert error is not None
+    assert "no further job of its chain was to follow (it was cancelled)" in error
 
 
 def cancel(context: ProbeContext, config: Config, job_id: str) -> dict[str, Any]:

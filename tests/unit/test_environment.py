@@ -106,7 +106,8 @@ def test_what_the_supervisor_is_told(
 
 def test_the_devices_are_no_business_of_the_shell(sites: Config) -> None:
     """Slurm sets them anew in every task, so the supervisor moves them there."""
-    assert "VISIBLE_DEVICES" not in "".join(text for path in SPECS for text in scripts(load_spec(path), sites).values())
+    text = "".join(text for path in SPECS for text in scripts(load_spec(path), sites).values())
+    assert "VISIBLE_DEVICES" not in text.replace("*_VISIBLE_DEVICES", "")
 
 
 # -- what is refused, and what is wrong
@@ -151,7 +152,7 @@ def test_how_a_container_sees_gpus_must_be_known(sites: Config, tmp_path: Path) 
         make_spec("own", container=container, cluster=gpus), load_config(path).site("own"), LAUNCH
     )
     assert options(script) == f'--bind "{RUN.rpartition("/")[0]}"'
-    assert 'exec podman-hpc run "${options[@]}" \'/work/ray.sif\' "$@"' in script
+    assert 'exec podman-hpc run "${options[@]}" \'/work/ray.sif\' bash -c "$enter" \'bash\' "$@" <<<' in script
 
 
 def options(script: str) -> str:
@@ -161,9 +162,9 @@ def options(script: str) -> str:
 
 def test_an_option_of_the_site_is_not_given_twice(sites: Config) -> None:
     spec = make_spec(
-        "roihu", container={"image": "/a.sif", "options": ["--cleanenv", "--nv"]}, cluster={"gpus_per_node": 1}
+        "roihu", container={"image": "/a.sif", "options": ["--writable-tmpfs", "--nv"]}, cluster={"gpus_per_node": 1}
     )
-    assert options(render_container(spec, sites.site("roihu"), LAUNCH)).startswith("--cleanenv --nv --bind")
+    assert options(render_container(spec, sites.site("roihu"), LAUNCH)).startswith("--writable-tmpfs --nv --bind")
     without = make_spec("roihu", container={"image": "/a.sif"})
     assert options(render_container(without, sites.site("roihu"), LAUNCH)).startswith("--bind"), "no GPUs"
 
@@ -214,7 +215,12 @@ class Inside:
         path.chmod(0o755)
 
     def run(
-        self, *command: str, cwd: Path | None = None, path: str = "", **keys: Any
+        self,
+        *command: str,
+        cwd: Path | None = None,
+        path: str = "",
+        variables: dict[str, str] | None = None,
+        **keys: Any,
     ) -> subprocess.CompletedProcess[str]:
         spec = make_spec("roihu", container={"image": str(self.image)}, **keys)
         launch = Launch("k3j2h1g4f5d6", str(self.run_dir), {}, "secret")
@@ -224,6 +230,7 @@ class Inside:
             "PATH": path or f"{self.folder / 'bin'}:/usr/bin:/bin",
             "TMPDIR": "/local/job-1",
             "IMAGE": str(self.image),
+            **(variables or {}),
         }
         return subprocess.run(
             ["bash", script, *command], cwd=cwd or self.run_dir, env=environment, capture_output=True, text=True,
@@ -257,6 +264,68 @@ def test_a_venv_is_entered_inside(inside: Inside, tmp_path: Path) -> None:
     done = inside.run("python", "-c", "import os, sys; print(sys.prefix, os.environ['VIRTUAL_ENV'])", venv=str(venv))
     assert done.stdout.splitlines()[1:] == [f"{venv} {venv}"], done.stderr
     assert f"--bind|{venv}|" in done.stdout
+
+
+def test_a_venv_of_the_image_is_not_looked_for_outside(inside: Inside, tmp_path: Path) -> None:
+    """A runtime refuses to show what isn't there."""
+    venv = tmp_path / "venv"
+    inside.runtime(
+        f'case "$*" in *"--bind {venv} "*) exit 255;; esac\n'
+        'while [ "$1" != "$IMAGE" ]; do shift; done\nshift\n'
+        f'python3 -m venv --without-pip {venv}\nexec "$@"\n'
+    )
+    done = inside.run("python", "-c", "import sys; print(sys.prefix)", venv=str(venv))
+    assert (done.returncode, done.stdout.strip()) == (0, str(venv)), done.stderr
+
+
+CLEAN = (
+    'while [ "$1" != "$IMAGE" ]; do shift; done\nshift\nexec env -i PATH=/usr/bin:/bin RAY_AUTH_MODE=disabled "$@"\n'
+)
+"""A runtime that lets no variable pass, with an image that has one of its own."""
+
+
+def test_what_ray_hangs_on_gets_into_a_clean_environment(inside: Inside) -> None:
+    inside.runtime(CLEAN)
+    job = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": "/run/ray_auth_token",
+        "RAY_ADDRESS": "10.0.0.1:10000",
+        "HIP_VISIBLE_DEVICES": "1,2",
+        "SLURM_JOB_ID": "7",
+        "RAYSLURM_RUN_DIR": "/run",
+        "AUTOSCALER_METRIC_PORT": "1",
+        "DASHBOARD_METRIC_PORT": "2",
+        "WANDB_API_KEY": "a \"b\" $c `d` \\ 'e'",
+        "options": "of the user's own",
+    }
+    others = {"RAY_AUTH_TOKEN": "secret", "SLURM_JWT": "secret", "LD_PRELOAD": "", "EDITOR": "vi"}
+    tell = "import json, os; print(json.dumps(dict(os.environ)))"
+    ray = {"env": {"WANDB_API_KEY": job["WANDB_API_KEY"], "options": job["options"]}}
+    done = inside.run("python3", "-c", tell, variables=job | others, ray=ray)
+    found = json.loads(done.stdout)
+    assert job.items() <= found.items()
+    assert found["TMPDIR"] == "/local/job-1"
+    assert not others.keys() & found.keys()
+    assert not {name for name in found if name.startswith("rayslurm")}
+
+
+def test_what_gets_inside_stands_on_no_command_line(inside: Inside) -> None:
+    inside.runtime('tr "\\0" " " </proc/$$/cmdline\n')
+    done = inside.run("true", variables={"KEY": "s3cret", "RAY_ADDRESS": "10.0.0.1:1"}, ray={"env": {"KEY": "s3cret"}})
+    assert "exec --bind" in done.stdout
+    assert not {word for word in ("s3cret", "10.0.0.1") if word in done.stdout}
+
+
+def test_the_command_inside_reads_nothing(inside: Inside) -> None:
+    assert inside.run("cat").stdout.splitlines()[1:] == []
+
+
+def test_a_runtime_that_lets_no_variables_in_is_told(inside: Inside) -> None:
+    """Without them Ray would start without authentication."""
+    inside.runtime(CLEAN.removesuffix("\n") + " </dev/null\n")
+    done = inside.run("true")
+    assert done.returncode == 64
+    assert "rayslurm: apptainer does not pass standard input, where the variables of the job come from" in done.stderr
 
 
 @pytest.mark.parametrize("missing", ["image", "command", "venv"])

@@ -214,6 +214,25 @@ def test_one_key_is_one_launch_unless_it_came_to_nothing(
     assert [verb for verb, _ in transport.asked].count("submit") == 3
 
 
+@pytest.mark.parametrize(("change", "same"), [("$.results", True), ("$.cluster.exclusive", True), ("$.cluster", False)])
+def test_one_key_is_one_launch_across_versions(
+    config: Config, store: Store, clock: Clock, make_site: MakeSite, spec: Spec, change: str, same: bool
+) -> None:
+    """What an earlier version wrote lacks the keys that came later; what can't be read is another launch."""
+    context, _ = make_site([Exchange("submit", "4711\n")])
+    launcher = Launcher(config, store, clock)
+    first = launcher.launch(context.client, spec, key="night")
+    store.write(lambda connection: connection.execute("UPDATE submissions SET spec = json_remove(spec, ?)", (change,)))
+    if same:
+        assert launcher.launch(context.client, spec, key="night").token == first.token
+        other = spec.model_copy(update={"results": ("out/*",)})
+        with pytest.raises(RefusedError, match="the key night stands for another launch"):
+            launcher.launch(context.client, other, key="night")
+    else:
+        with pytest.raises(RefusedError, match="the key night stands for another launch"):
+            launcher.launch(context.client, spec, key="night")
+
+
 def test_one_key_whose_answer_was_lost_is_not_sent_again(
     config: Config, store: Store, clock: Clock, make_site: MakeSite, spec: Spec
 ) -> None:

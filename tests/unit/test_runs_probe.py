@@ -12,6 +12,7 @@ from exporter.client.replay import Exchange, ReplayTransport
 from exporter.probes import ProbeContext
 from exporter.probes.runs import (
     LOOK_SECONDS,
+    READS_PER_HOUR,
     RETRY_SECONDS,
     STARTING_SECONDS,
     UNSEEN_SECONDS,
@@ -184,7 +185,13 @@ def test_what_was_known_stays_where_the_folder_is_gone(
     assert run.ready_time == 1795000020.5
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"job_id": "77", "time": "noon"}', '{"exit_code": true}', "\xff"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{", "[]", '{"job_id": "77", "time": "noon"}', '{"exit_code": true}', "\xff", "[" * 100_000),
+        *('{"exit_code": 1' + "0" * 30 + "}", '{"time": Infinity}', '{"ready_time": 1e20}', '{"ready_time": -1}'),
+    ],
+)
 def test_what_is_not_understood_is_kept_and_counted(
     store: Store, site: tuple[ProbeContext, ReplayTransport], text: str
 ) -> None:
@@ -250,3 +257,32 @@ def test_how_it_ended(store: Store, state: str, run: Run | None, told: str) -> N
     with store.snapshot() as connection:
         (job,) = jobs.find(connection, "77", SITE)
     assert re.fullmatch(told, runs.ending(job, run))
+
+
+def test_what_would_steer_a_terminal_or_lacks_an_encoding_is_taken_out(
+    store: Store, site: tuple[ProbeContext, ReplayTransport]
+) -> None:
+    context, transport = site
+    launched(store, state="failed", final=True)
+    reason = "\x1b[36mray\x1b[39m: \x1b]0;title\x07gone\r\nlog \udce9 \x9b1m"
+    write(transport, summary={**SUMMARY, "reason": reason, "results": [{"path": "caf\udce9"}]})
+    RunsProbe().run(context)
+    run = known(store)
+    assert run is not None
+    assert run.reason == "ray: gone\nlog \\udce9 1m"
+    assert run.summary is not None
+    assert run.summary["results"] == [{"path": "caf\\udce9"}]
+
+
+def test_an_hour_has_only_so_many_reads(store: Store, clock: Clock, site: tuple[ProbeContext, ReplayTransport]) -> None:
+    context, transport = site
+    launched(store)
+    health = Health(SITE, "77", tunnels.DASHBOARD, "up", clock.now, 0.1, clock.now + 1e6)
+    store.write(lambda connection: tunnels.keep(connection, [health]))
+    probe = RunsProbe()
+    began = clock.now
+    while clock.now < began + 3600:
+        probe.run(context)
+        clock.now += LOOK_SECONDS
+    assert context.ledger.sent("read") <= READS_PER_HOUR
+    assert transport.asked == []

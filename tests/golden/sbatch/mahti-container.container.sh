@@ -1,5 +1,14 @@
 #!/bin/bash
 # bash container.sh COMMAND: runs it inside the container
+rayslurm_passed=$(
+  echo :
+  for rayslurm_name in $(compgen -e); do
+    case $rayslurm_name in
+      RAY_AUTH_TOKEN | SLURM_JWT) ;;
+      RAY_* | RAYSLURM_* | SLURM_* | *_VISIBLE_DEVICES | AUTOSCALER_METRIC_PORT | DASHBOARD_METRIC_PORT | TMPDIR) declare -p "$rayslurm_name" ;;
+    esac
+  done
+)
 fail() { echo "rayslurm: $1 on $(uname -n): $2" >&2 && exit 64; }
 command -v apptainer >/dev/null ||
   fail 'there is no apptainer' 'load what brings it in environment, or write container.command in the spec'
@@ -9,4 +18,14 @@ options=(
   --bind "/scratch/project_2001234/maija/rayslurm"
 )
 [[ $PWD/ == "/scratch/project_2001234/maija/rayslurm"/* ]] || options+=(--bind "$PWD")
-exec apptainer exec "${options[@]}" '/projappl/project_2001234/ray.sif' "$@"
+# shellcheck disable=SC2016
+enter='
+  IFS= read -r -d "" rayslurm_passed
+  if [ -z "$rayslurm_passed" ]; then
+    echo "rayslurm: apptainer does not pass standard input, where the variables of the job come from: add the option that does to container.options" >&2
+    exit 64
+  fi
+  eval "$rayslurm_passed"
+  unset rayslurm_passed
+  exec "$@" </dev/null'
+exec apptainer exec "${options[@]}" '/projappl/project_2001234/ray.sif' bash -c "$enter" 'bash' "$@" <<<"$rayslurm_passed"

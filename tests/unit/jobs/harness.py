@@ -73,6 +73,18 @@ VM = {"host": "192.0.2.10", "port": 22, "user": "tunnel", "identity_file": "/key
 DASHBOARD = {"name": "dashboard", "vm_port": 8100, "bind": "127.0.0.1", "target": "dashboard"}
 
 
+def pythons() -> list[str]:
+    """Every Python from 3.6 on that there is here: on PATH, and where pyenv keeps them."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
+    found = {}
+    for minor in range(6, 15):
+        kept = pyenv.glob(f"3.{minor}.*/bin/python") if os.access(pyenv, os.R_OK) else ()
+        for path in [shutil.which(f"python3.{minor}"), *map(str, kept)]:
+            if path and subprocess.run([path, "-c", ""], capture_output=True, check=False).returncode == 0:
+                found[f"3.{minor}"] = path
+    return list(found.values())
+
+
 def wait_until(condition: Callable[[], Any], what: str, seconds: float = 20) -> Any:
     """Waits for something to be true and returns it."""
     until = time.monotonic() + seconds

@@ -125,13 +125,13 @@ def test_a_folder_that_cannot_be_made(ray_job: ModuleType, tmp_path: Path) -> No
 
 
 def test_a_disk_that_fills_up_is_told_once(
-    ray_job: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ray_job: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     disk = ray_job.Disk(str(tmp_path), 1)
     for free in (50, 6, 4, 0, 90):
         monkeypatch.setattr(ray_job, "room", lambda _, free=free: (free << 20, 100 << 20))
         disk.look()
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith(ray_job.NODE_LINE)]
+    (line,) = [line for line in capfd.readouterr().out.splitlines() if line.startswith(ray_job.NODE_LINE)]
     assert json.loads(line[len(ray_job.NODE_LINE) :]) == {
         "attempt": 1,
         "full": f"the disk of {tmp_path} was too full for Ray: 4 of 100 MiB free",

@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.unit.jobs.harness import ADDRESSES, DASHBOARD, NODES, SECRET, VM, Job, wait_until
+from tests.unit.jobs.harness import ADDRESSES, DASHBOARD, NODES, SECRET, VM, Job, pythons, wait_until
 
 
 def test_the_summary_tells_how_it_went(job: Job) -> None:
@@ -241,3 +241,105 @@ def test_use_is_that_of_all_processes_below(ray_job: ModuleType) -> None:
         child.communicate()
     use.sample(102.0)
     assert use.memory == peak
+
+
+PATTERNS = {
+    "out": {"out/one.txt", "out/deep/two.txt"},
+    "out/*.txt": {"out/one.txt"},
+    "out/**/*.txt": {"out/one.txt", "out/deep/two.txt"},
+    "**": {"out/one.txt", "out/deep/two.txt", "top.csv", "[odd].txt"},
+    "*.csv": {"top.csv"},
+    "?op.csv": {"top.csv"},
+    "[a-t]op.csv": {"top.csv"},
+    "[!t]op.csv": set(),
+    "./out/one.txt": {"out/one.txt"},
+    ".hidden/*": {".hidden/three.txt"},
+    "*/three.txt": set(),
+    "out/lin*": set(),
+    "[[]odd].txt": {"[odd].txt"},
+    "nowhere/**": set(),
+}
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_patterns_of_results(ray_job: ModuleType, tmp_path: Path, pattern: str) -> None:
+    for name in ("out/one.txt", "out/deep/two.txt", "top.csv", ".hidden/three.txt", "[odd].txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    (tmp_path / "out/link.txt").symlink_to(tmp_path / "top.csv")
+    (tmp_path / "out/loop").symlink_to(tmp_path)
+    found = list(ray_job.named_files(str(tmp_path), [pattern, pattern], time.monotonic() + 5))
+    assert set(found) == PATTERNS[pattern]
+    assert len(found) == len(set(found))
+
+
+def test_millions_of_results_do_not_keep_the_job(ray_job: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    assert list(ray_job.named_files(str(tmp_path), ["**"], time.monotonic() - 1)) == [""]
+
+
+def test_only_so_many_results_are_listed(job: Job) -> None:
+    assert job.run(entrypoint="for n in $(seq 1200); do : > r$n; done", results=["r*"]) == 0
+    assert len(job.summary["results"]) == 1000
+    assert "there may be more results; 1000 are listed" in job.log
+
+
+def test_names_that_are_no_utf_8(job: Job) -> None:
+    assert job.run(entrypoint="touch $'caf\\xe9.txt'", results=["*.txt"]) == 0
+    assert [one["path"] for one in job.summary["results"]] == ["caf\\xe9.txt"]
+
+
+def test_a_ray_that_is_open_although_it_was_given_a_token_is_refused(job: Job) -> None:
+    job.wrong("open")
+    assert job.run(entrypoint="echo ran") == 77
+    assert job.summary["outcome"] == "refused"
+    assert "answers to who has no token" in job.status["reason"]
+    assert "ran" not in job.log.split()
+    assert job.processes() == {}
+
+
+def test_a_full_disk_does_not_change_how_the_job_ends(job: Job) -> None:
+    script = (job.folder / "ray_job.py").read_text()
+    full = str(job.folder / "full")
+    changes = {
+        "os.write(1, (text": "os.write(FULL, (text",
+        "LIBC: Any = None": "FULL = 1 if '--node' in sys.argv else os.open('/dev/full', os.O_WRONLY)\nLIBC: Any = None",
+        'open(path + ".part", "w")': f"open('/dev/full' if os.path.exists({full!r}) else path + '.part', 'w')",
+    }
+    for before, after in changes.items():
+        assert before in script
+        script = script.replace(before, after)
+    (job.folder / "ray_job.py").write_text(script)
+    assert job.run(entrypoint="touch $RAYSLURM_RUN_DIR/full; sleep 0.5; exit 7") == 7
+    assert job.processes() == {}
+
+
+def test_words_in_any_script(job: Job) -> None:
+    assert job.run(entrypoint="echo 'räy ✓' $WORD", ray={"env": {"WORD": "größer"}}) == 0
+    assert "räy ✓ größer" in job.log
+
+
+@pytest.mark.parametrize("python", pythons())
+def test_words_in_any_script_in_a_plain_locale(job: Job, python: str) -> None:
+    assert (
+        job.run(
+            python=python,
+            env={"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+            entrypoint="echo 'räy ✓'; exit 3",
+        )
+        == 3
+    )
+    assert "räy ✓" in job.log
+
+
+def test_what_a_node_has_told_outlives_its_log(
+    ray_job: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_job, "LOG_LIMIT", 100)
+    node = ray_job.Node("c1", str(tmp_path), is_head=True)
+    line = ray_job.NODE_LINE + '{"attempt": 0, "peak_memory_bytes": 5, "peak_cpus": 1.5}\n'
+    with Path(node.log).open("ab") as log:
+        log.write(line.encode() + b"x" * 200 + b"\n" + ray_job.NODE_LINE.encode() + b'{"attempt": 0, "cut\n')
+    node.keep_log_short()
+    assert Path(node.log).stat().st_size == 0
+    assert node.summary()["peak_memory_bytes"] == 5

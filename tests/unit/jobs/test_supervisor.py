@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import stat
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.unit.jobs.harness import ADDRESSES, DASHBOARD, NODES, SECRET, VM, Job, wait_until
-
-
-def pythons() -> list[str]:
-    """Every Python from 3.6 on that there is here: on PATH, and where pyenv keeps them."""
-    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
-    found = {}
-    for minor in range(6, 15):
-        kept = pyenv.glob(f"3.{minor}.*/bin/python") if os.access(pyenv, os.R_OK) else ()
-        for path in [shutil.which(f"python3.{minor}"), *map(str, kept)]:
-            if path and subprocess.run([path, "-c", ""], capture_output=True, check=False).returncode == 0:
-                found[f"3.{minor}"] = path
-    return list(found.values())
+from tests.unit.jobs.harness import ADDRESSES, DASHBOARD, NODES, SECRET, VM, Job, pythons, wait_until
 
 
 def test_two_nodes_become_ready_and_end_when_told(job: Job) -> None:
