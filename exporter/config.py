@@ -34,14 +34,19 @@ UserName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
-def _port_range(value: object) -> object:
+def port_range(value: object) -> range:
+    """Reads a range of ports such as `8100-8150`.
+
+    Raises:
+        ValueError: it is none, or one of ports that are not for everybody.
+    """
     match = re.fullmatch(r"(\d{1,5})-(\d{1,5})", value) if isinstance(value, str) else None
     if not match or not 1024 <= int(match[1]) <= int(match[2]) <= 65535:  # noqa: PLR2004 - the range of unprivileged ports
         raise ValueError("write a range of unprivileged ports such as 8100-8150")
     return range(int(match[1]), int(match[2]) + 1)
 
 
-PortRange = Annotated[range, PlainValidator(_port_range)]
+PortRange = Annotated[range, PlainValidator(port_range)]
 
 
 class SshSettings(FileModel):
