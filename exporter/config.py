@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import ipaddress
+import itertools
 import os
 import pwd
 import re
@@ -181,9 +182,10 @@ class VmSettings(FileModel):
                 "authorized_keys: is where each job gets a key of its own, identity_file one that you manage; leave "
                 "one of them out"
             )
-        ranges = [self.dashboard_ports, self.client_ports, self.metrics_ports, self.serve_ports]
-        if len({port for ports in ranges for port in ports}) < sum(len(ports) for ports in ranges):
-            raise ValueError("two of the ranges of ports overlap; make them apart")
+        names = ("dashboard_ports", "client_ports", "metrics_ports", "serve_ports")
+        for one, other in itertools.combinations(names, 2):
+            if not set(getattr(self, one)).isdisjoint(getattr(self, other)):
+                raise ValueError(f"{one} and {other} overlap; give each purpose ports of its own")
         return self
 
     @property
