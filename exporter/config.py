@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import ipaddress
+import itertools
 import os
 import pwd
 import re
@@ -34,14 +35,19 @@ UserName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
-def _port_range(value: object) -> object:
+def port_range(value: object) -> range:
+    """Reads a range of ports such as `8100-8150`.
+
+    Raises:
+        ValueError: it is none, or one of ports that are not for everybody.
+    """
     match = re.fullmatch(r"(\d{1,5})-(\d{1,5})", value) if isinstance(value, str) else None
     if not match or not 1024 <= int(match[1]) <= int(match[2]) <= 65535:  # noqa: PLR2004 - the range of unprivileged ports
         raise ValueError("write a range of unprivileged ports such as 8100-8150")
     return range(int(match[1]), int(match[2]) + 1)
 
 
-PortRange = Annotated[range, PlainValidator(_port_range)]
+PortRange = Annotated[range, PlainValidator(port_range)]
 
 
 class SshSettings(FileModel):
@@ -176,9 +182,10 @@ class VmSettings(FileModel):
                 "authorized_keys: is where each job gets a key of its own, identity_file one that you manage; leave "
                 "one of them out"
             )
-        ranges = [self.dashboard_ports, self.client_ports, self.metrics_ports, self.serve_ports]
-        if len({port for ports in ranges for port in ports}) < sum(len(ports) for ports in ranges):
-            raise ValueError("two of the ranges of ports overlap; make them apart")
+        names = ("dashboard_ports", "client_ports", "metrics_ports", "serve_ports")
+        for one, other in itertools.combinations(names, 2):
+            if not set(getattr(self, one)).isdisjoint(getattr(self, other)):
+                raise ValueError(f"{one} and {other} overlap; give each purpose ports of its own")
         return self
 
     @property

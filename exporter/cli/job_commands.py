@@ -23,10 +23,10 @@ from exporter.cli.context import (
     say,
     warn,
 )
+from exporter.cli.job_argument import JobArgument, find_job, split_job
 from exporter.cli.table import age, duration, print_table
-from exporter.config import Config
 from exporter.efficiency import combined
-from exporter.errors import ConfigError, InputError, RayslurmError
+from exporter.errors import RayslurmError
 from exporter.job_names import SCRIPT
 from exporter.launch.bundle import MANIFEST, SpecFile
 from exporter.launch.known import look
@@ -38,15 +38,12 @@ from exporter.launch.spec import load_spec
 from exporter.records import Bill, EfficiencyReport
 from exporter.store import bills, chains, jobs, reports, runs, submissions, tunnels
 from exporter.store.chains import Chain
-from exporter.store.db import Store
 from exporter.store.jobs import JobRow
 from exporter.store.runs import Run
 from exporter.store.submissions import Submission
 from exporter.store.tunnels import Health
 
 _REASON_WIDTH = 120
-
-JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="SITE/ID, or the ID where that is unique.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -144,7 +141,7 @@ def _tell_launched(outcome: dict[str, Any]) -> None:
 def track(job: JobArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Follow a job that was submitted by hand; of an array, all its tasks."""
     _, settings = read_config(config)
-    site, job_id = _split(job, settings)
+    site, job_id = split_job(job, settings)
     with open_store(settings) as store:
         outcome, served = ask(settings, store, "track", site, {"job_id": job_id})
     if as_json:
@@ -165,7 +162,7 @@ def cancel(
     """Cancel a job."""
     _, settings = read_config(config)
     with open_store(settings) as store:
-        site, job_id = _find(job, settings, store)
+        site, job_id = find_job(job, settings, store)
         if not yes:
             typer.confirm(f"Cancel job {job_id} on {site}?", abort=True, err=True)
         outcome, _ = ask(settings, store, "cancel", site, {"job_id": job_id})
@@ -185,7 +182,7 @@ def logs(
     """Show the end of what a job has printed."""
     _, settings = read_config(config)
     with open_store(settings) as store:
-        site, job_id = _find(job, settings, store)
+        site, job_id = find_job(job, settings, store)
         outcome, _ = ask(settings, store, "logs", site, {"job_id": job_id}, keep=False)
     shown = outcome["text"].splitlines()
     text = "".join(f"{line}\n" for line in shown[-lines:])
@@ -320,34 +317,3 @@ def _submission_json(row: Submission) -> dict[str, Any]:
     return {
         name: getattr(row, name) for name in ("token", "key", "site", "name", "job_id", "state", "error", "created")
     }
-
-
-def _split(job: str, config: Config) -> tuple[str, str]:
-    site, slash, job_id = job.rpartition("/")
-    if not slash and len(config.sites) == 1:
-        site = next(iter(config.sites))
-    if not site:
-        raise InputError(f"{job}: write SITE/ID, with one of the sites {', '.join(sorted(config.sites))}")
-    config.site(site)
-    try:
-        jobs.root_of(job_id)
-    except ValueError as error:
-        raise InputError(str(error)) from None
-    return site, job_id
-
-
-def _find(job: str, config: Config, store: Store) -> tuple[str, str]:
-    """Returns the site and id of a job; an id alone must be unique among the followed ones."""
-    if "/" in job:
-        return _split(job, config)
-    with store.snapshot() as connection:
-        sites = [row.site for row in jobs.find(connection, job)]
-    if len(sites) == 1:
-        return sites[0], job
-    if sites:
-        raise InputError(
-            f"{job}: is a job on {', '.join(sites)}; write one of them before it, such as {sites[0]}/{job}"
-        )
-    if len(config.sites) == 1:
-        return _split(job, config)
-    raise ConfigError(f"{job}: no followed job has that id; write SITE/{job}")

@@ -22,6 +22,8 @@ COMMANDS = {
     "cancel": ("job_commands", "Cancel a job."),
     "logs": ("job_commands", "Show the end of what a job has printed."),
     "status": ("job_commands", "Show the jobs that are followed, as they were last seen."),
+    "connect": ("connect_command", "Show how to reach the Ray of a running job."),
+    "tunnels": ("tunnels_command", "The tunnels of jobs to this machine: ports, states, keys."),
     "parse": ("parse_command", "Read what a site printed and show the records."),
     "config": ("config_commands", "The configuration file."),
     "sites": ("sites_command", "What rayslurm knows of the sites, with page and date."),

@@ -47,11 +47,24 @@ def make_key() -> KeyPair:
     return KeyPair(private, public.decode("ascii"))
 
 
-def key_line(public: str, ports: Sequence[int], *, expires: float, mark: str) -> str:
-    """Returns a line of `authorized_keys` for a key that opens reverse forwards to these ports of the loopback only.
+def key_options(ports: Sequence[int]) -> str:
+    """Returns the options of a key that opens reverse forwards to these ports of the loopback only.
 
     `restrict` and `permitlisten` leave the forwards, `permitopen` takes local forwards away, `command` takes commands
     away; see sshd(8), AUTHORIZED_KEYS FILE FORMAT.
+
+    Args:
+        ports: where it may listen; with none it opens nothing, since without any `permitlisten` it might listen
+            everywhere.
+    """
+    if not ports:
+        return 'restrict,command="/bin/false"'
+    listen = ",".join(f'permitlisten="127.0.0.1:{port}"' for port in ports)
+    return f'restrict,port-forwarding,{listen},permitopen="127.0.0.1:1",command="/bin/false"'
+
+
+def key_line(public: str, ports: Sequence[int], *, expires: float, mark: str) -> str:
+    """Returns a line of `authorized_keys` for a job's key.
 
     Args:
         public: type and base64.
@@ -59,9 +72,8 @@ def key_line(public: str, ports: Sequence[int], *, expires: float, mark: str) ->
         expires: from when on it opens nothing, epoch seconds.
         mark: its comment.
     """
-    listen = ",".join(f'permitlisten="127.0.0.1:{port}"' for port in ports)
     until = f"{datetime.fromtimestamp(expires, UTC):%Y%m%d%H%M%S}Z"
-    options = f'restrict,port-forwarding,{listen},permitopen="127.0.0.1:1",command="/bin/false",expiry-time="{until}"'
+    options = f'{key_options(ports)},expiry-time="{until}"'
     return f"{options} {public} {mark}"
 
 

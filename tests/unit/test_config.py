@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 from pathlib import Path
 
 import pytest
@@ -120,3 +122,58 @@ def test_the_file_is_found_by_option_then_variable(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("RAYSLURM_CONFIG", str(tmp_path / "gone.yaml"))
     with pytest.raises(ConfigError, match=r"gone\.yaml: no such file"):
         find_config(None)
+
+
+VM = """\
+vm:
+  host: 192.0.2.10
+  user: {user}
+  host_keys: ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGtra2tra2tra2tra2tra2tra2tra2tra2tra2tra2tr"]
+"""
+
+
+def test_where_the_keys_of_jobs_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = tmp_path / "rayslurm.yaml"
+    path.write_text(VM.format(user="tunnel") + GOOD)
+    config = load_config(path)
+    assert config.vm is not None
+    assert config.vm.keys_file == tmp_path / ".ssh/authorized_keys"
+    faults = check_files(config)
+    assert "vm.user: tunnel is another account than" in faults[0]
+    assert "vm.authorized_keys" in faults[0]
+    for line in (
+        f"  authorized_keys: {tmp_path}/other\n",
+        "  identity_file: /home/maija/.ssh/id_vm\n",
+    ):
+        path.write_text(VM.format(user="tunnel") + line + GOOD)
+        assert not any("vm.user" in fault for fault in check_files(load_config(path))), "somebody said where"
+    path.write_text(VM.format(user=pwd.getpwuid(os.geteuid()).pw_name) + GOOD)
+    assert not any("vm.user" in fault for fault in check_files(load_config(path))), "it is one's own account"
+
+
+@pytest.mark.parametrize(
+    ("keys", "fault"),
+    [
+        (
+            "authorized_keys: /a\n  identity_file: /b",
+            "authorized_keys: is where each job gets a key of its own, identity_file one that you manage; leave one",
+        ),
+        ("client_ports: 8150-8160", "dashboard_ports and client_ports overlap; give each purpose ports of its own"),
+        ("serve_ports: 8000-9000", "dashboard_ports and serve_ports overlap"),
+        ("metrics_ports: 80-90", "FILE:5: vm.metrics_ports: write a range of unprivileged ports such as 8100-8150"),
+        ("metrics_ports: 8300-8201", "write a range of unprivileged ports"),
+        ("serve_ports: 9000", "write a range of unprivileged ports"),
+        ("serve_ports: 65000-65536", "write a range of unprivileged ports"),
+    ],
+)
+def test_faults_of_the_vm(tmp_path: Path, keys: str, fault: str) -> None:
+    assert fault in fault_of(tmp_path, f"{VM.format(user='maija')}  {keys}\n{GOOD}")
+
+
+def test_ranges_that_touch_are_apart(tmp_path: Path) -> None:
+    path = tmp_path / "rayslurm.yaml"
+    path.write_text(VM.format(user="maija") + "  dashboard_ports: 8000-8150\n  serve_ports: 8301-8301\n" + GOOD)
+    vm = load_config(path).vm
+    assert vm is not None
+    assert (len(vm.dashboard_ports), list(vm.serve_ports)) == (151, [8301])

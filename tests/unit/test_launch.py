@@ -12,7 +12,7 @@ import pytest
 from exporter.client.client import SiteClient
 from exporter.client.replay import Exchange, ReplayTransport
 from exporter.client.transport import Answer, RemoteFile, RemoteStream
-from exporter.config import Config
+from exporter.config import Config, load_config
 from exporter.errors import (
     BudgetExhaustedError,
     CommandError,
@@ -392,3 +392,26 @@ def test_a_token_is_found_again_in_a_name() -> None:
     assert split_name(slurm_name("train-a", token)) == ("train-a", token)
     assert split_name("train.rs") == ("train.rs", None)
     assert slurm_time(93784) == "1-02:03:04"
+
+
+def test_where_the_jobs_key_cannot_be_let_in_nothing_is_submitted(
+    config_path: Path, store: Store, clock: Clock, make_site: MakeSite, spec: Spec, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    keys = tmp_path / "file/authorized_keys"
+    written = config_path.read_text().replace("identity_file: /home/maija/.ssh/id_vm", f"authorized_keys: {keys}")
+    config_path.write_text(written)
+    context, transport = make_site([Exchange("submit", "4711\n")])
+    with pytest.raises(StoreError, match=rf"{keys}: cannot be written: .*vm\.identity_file"):
+        Launcher(load_config(config_path), store, clock).launch(context.client, spec)
+    assert [verb for verb, _ in transport.asked] == ["make_folder"]
+    assert transport.files == {}, "no key, no secret, nothing"
+    (row,) = journal(store)
+    assert (row.state, row.job_id) == ("absent", None)
+    assert "nothing was submitted: " in str(row.error)
+    (tmp_path / "file").unlink()
+    submission = Launcher(load_config(config_path), store, clock).launch(context.client, spec)
+    assert submission.dashboard_port == 8100, "the first one's port is free again"
+    assert transport.files[f"{submission.run_dir}/tunnel_key"].startswith(b"-----BEGIN OPENSSH PRIVATE KEY-----")
+    assert 'permitlisten="127.0.0.1:8100"' in keys.read_text()
+    assert keys.read_text().count("\n") == 1
