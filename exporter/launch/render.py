@@ -97,17 +97,17 @@ def wanted_tunnels(spec: Spec, config: Config) -> dict[str, range]:
     to_people = ray.dashboard_tunnel or ray.client_tunnel or bool(ray.serve_tunnel)
     if vm is None and to_people:
         raise ConfigError(
-            "the job is to open a tunnel to this machine, but rayslurm.yaml doesn't say where it is; add vm: with host, "
-            "user and host_keys, or write ray.dashboard_tunnel: false in the spec"
+            "the job is to open a tunnel to this machine, but rayslurm.yaml doesn't say where it is; add vm: with "
+            "host, user and host_keys, or write ray.dashboard_tunnel: false in the spec"
         )
     if vm is None:
         return {}  # there is nobody to send metrics to
     if ray.allow_unauthenticated_ray and vm.shared and (ray.dashboard_tunnel or ray.client_tunnel):
         raise RefusedError(
             "ray.allow_unauthenticated_ray: through the dashboard's tunnel, or the client's, whoever has an account on "
-            f"this machine can run programs as you on {spec.site}. Write ray.dashboard_tunnel: false in the spec; where "
-            "nobody else has an account here, vm.shared: false in rayslurm.yaml; or take a Ray that has tokens (2.52 "
-            "and later) and leave the key out"
+            f"this machine can run programs as you on {spec.site}. Write ray.dashboard_tunnel: false in the spec; "
+            "where nobody else has an account here, vm.shared: false in rayslurm.yaml; or take a Ray that has tokens "
+            "(2.52 and later) and leave the key out"
         )
     nodes = range(spec.cluster.nodes) if ray.metrics_tunnels else ()
     wanted = {
