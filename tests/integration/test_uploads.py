@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 import sys
 import time
@@ -115,7 +116,9 @@ def test_a_site_that_is_far_away_is_not_waited_for_with_each_piece(
 
 
 def test_what_is_not_there_afterwards_is_told(connect: Connect, tmp_path: Path) -> None:
-    (tmp_path / "void").symlink_to("/dev/null")
+    if os.geteuid() != 0:
+        pytest.skip("NOT TESTED: only root can make a device, into which what is written vanishes")
+    os.mknod(tmp_path / "void", stat.S_IFCHR | 0o600, os.makedev(1, 3))  # not a link: /dev/null itself would be changed
     transport = connect()
     transport.connect(5)
     with pytest.raises(SiteError, match="void has 0 bytes there instead of 7; is the disk or your quota full"):
