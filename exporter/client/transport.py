@@ -144,8 +144,8 @@ class Transport(Protocol):
     ) -> None:
         """Writes files into a folder that is there, and tells the name of each that was written.
 
-        However long it takes in all, no piece may take longer than the deadline. An error of a file's `pieces`
-        ends it.
+        However long it takes in all, no longer than the deadline may pass without a piece that arrives. An error of a
+        file's `pieces` ends it.
 
         Args:
             folder: where.

@@ -111,7 +111,7 @@ class Bundle:
         """Returns its files, with the manifest, by their names in the run folder.
 
         Args:
-            sent: told of each piece how many bytes it was, when the site has it.
+            sent: told of each piece how many bytes it was, when it is on its way; 2 MiB at most haven't arrived.
         """
         files: dict[str, RemoteFile | RemoteStream] = {}
         for about in self.manifest["files"]:
