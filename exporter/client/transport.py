@@ -162,7 +162,10 @@ class Transport(Protocol):
         """Reads a file from its start; FileNotFoundError where there is none that we may read."""
 
     def read_many(self, paths: Sequence[str], max_bytes: int, deadline: float) -> dict[str, RemoteContent]:
-        """Reads several files from their start, in one session; those that aren't there are left out."""
+        """Reads several files from their start, in one session; those that can't be read are left out.
+
+        No file may take longer than the deadline.
+        """
 
     def tail(self, path: str, max_bytes: int, deadline: float) -> RemoteTail:
         """Reads the end of a file, at most so many bytes; FileNotFoundError where there is none that we may read."""
