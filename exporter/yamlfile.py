@@ -19,15 +19,15 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 Location = tuple[int | str, ...]
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(M|MB|MiB|G|GB|GiB|T|TB|TiB)")
+_SIZE = re.compile(r"(\d{1,15}(?:\.\d+)?)\s*(M|MB|MiB|G|GB|GiB|T|TB|TiB)")
 _SIZE_UNITS = {"M": 1024**2, "G": 1024**3, "T": 1024**4}
-_CLOCK = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d{1,4}):(?P<minutes>[0-5]\d):(?P<seconds>[0-5]\d)")
+_CLOCK = re.compile(r"(?:(?P<days>\d{1,6})-)?(?P<hours>\d{1,4}):(?P<minutes>[0-5]\d):(?P<seconds>[0-5]\d)")
 
 
 class FileModel(BaseModel):
-    """A part of a file that a person writes: unknown keys are errors, values don't change."""
+    """A part of a file that a person writes: unknown keys are errors, numbers are finite, values don't change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def parse_duration(value: object) -> float:
@@ -43,7 +43,7 @@ def parse_duration(value: object) -> float:
     """
     if isinstance(value, str):
         text = value.strip()
-        if match := re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", text):
+        if match := re.fullmatch(r"(\d{1,15}(?:\.\d+)?)\s*([smhd])", text):
             return float(match[1]) * _UNITS[match[2]]
         if match := _CLOCK.fullmatch(text):
             parts = {name: int(number or 0) for name, number in match.groupdict().items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import queue
 import selectors
 import socket
 import subprocess
@@ -179,6 +180,10 @@ class Relay:
         """Lets no more through on the newest connection than so many bytes a second in each direction."""
         self._lines[-1].bytes_per_second = bytes_per_second
 
+    def far(self, seconds: float) -> None:
+        """Holds back each answer on the newest connection for so long."""
+        self._lines[-1].seconds_away = seconds
+
     def _accept(self) -> None:
         while True:
             try:
@@ -199,10 +204,13 @@ class _Line:
         self._left: dict[socket.socket, int | None] = {}
         self.limit(*limits)
         self.bytes_per_second: float | None = None
+        self.seconds_away = 0.0
+        self._late: queue.SimpleQueue[tuple[float, bytes]] = queue.SimpleQueue()
         self._silent = threading.Event()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._pass_on, daemon=True)
         self._thread.start()
+        threading.Thread(target=self._pass_late, daemon=True).start()
 
     def limit(self, sent: int | None, received: int | None) -> None:
         with self._lock:
@@ -223,7 +231,7 @@ class _Line:
         with client, server, selectors.DefaultSelector() as selector, suppress(OSError):
             selector.register(client, selectors.EVENT_READ, server)
             selector.register(server, selectors.EVENT_READ, client)
-            while True:
+            while not self._ended.is_set():
                 for ready, _ in selector.select():
                     source = client if ready.fileobj is client else server
                     data = source.recv(1 << 14)
@@ -232,8 +240,18 @@ class _Line:
                     if self._silent.is_set():
                         self._ended.wait()
                         return
+                    if data and source is server and self.seconds_away:
+                        self._late.put((time.monotonic() + self.seconds_away, data))
+                        continue
                     if not data or not self._pass_one(source, ready.data, data):
                         return
+
+    def _pass_late(self) -> None:
+        with suppress(OSError):
+            while True:
+                due, data = self._late.get()
+                self._ended.wait(max(due - time.monotonic(), 0))
+                self._sockets[0].sendall(data)
 
     def _pass_one(self, source: socket.socket, target: socket.socket, data: bytes) -> bool:
         """Passes on what may pass; tells whether the connection goes on."""

@@ -36,7 +36,7 @@ def render(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show exactly what a launch would send; ask nobody.
+    """Show exactly what a launch would send, but for the values of `ray.env`; ask nobody.
 
     Raises:
         ConfigError: the spec is wrong.

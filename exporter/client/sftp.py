@@ -5,11 +5,14 @@ from __future__ import annotations
 import posixpath
 import stat
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import paramiko
 
 from exporter.client.transport import RemoteContent, RemoteFile, RemoteStream
+
+_IN_FLIGHT = 64
+"""Pieces of a file that may be on their way at a time, 2 MiB: else each waits for the answer to the one before."""
 
 ResultT = TypeVar("ResultT")
 
@@ -55,13 +58,38 @@ def write_files(
 ) -> None:
     """Writes files into a folder; tells the name of each that was written, and `alive` whenever the site has more."""
     for name, file in files.items():
-        with sftp.open(posixpath.join(folder, name), "w") as remote:
-            remote.chmod(file.mode)
-            # Not pipelined: paramiko then never looks at what became of the writes.
-            for piece in file.pieces():
-                remote.write(piece)
-                alive()
+        _write_file(sftp, posixpath.join(folder, name), file, alive)
         written(name)
+        alive()
+
+
+def _write_file(
+    sftp: paramiko.SFTPClient, path: str, file: RemoteFile | RemoteStream, alive: Callable[[], None]
+) -> None:
+    size = 0
+    with sftp.open(path, "w") as remote:
+        remote.chmod(file.mode)
+        remote.set_pipelined()
+        for piece in file.pieces():
+            remote.write(piece)
+            size += len(piece)
+            _heed(sftp, remote, _IN_FLIGHT, alive)
+        _heed(sftp, remote, 0, alive)
+    found = sftp.stat(path).st_size  # paramiko says nothing of a close that failed
+    if found != size:
+        raise OSError(f"{path} has {found} bytes there instead of {size}; is the disk or your quota full?")
+
+
+def _heed(sftp: Any, remote: Any, most: int, alive: Callable[[], None]) -> None:
+    """Reads what became of writes until only so many are on their way; raises what went wrong with one.
+
+    By itself paramiko never looks at that once writes are pipelined.
+    """
+    answers = remote._reqs  # noqa: SLF001 - see above
+    while len(answers) > most or (answers and sftp.get_channel().recv_ready()):
+        kind, _ = sftp._read_response(answers.popleft())  # noqa: SLF001
+        if kind != paramiko.sftp.CMD_STATUS:
+            raise paramiko.SFTPError("something else than a status came back")
         alive()
 
 

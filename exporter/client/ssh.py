@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -170,11 +170,15 @@ class SshTransport(Shell):
     def read_many(self, paths: Sequence[str], max_bytes: int, deadline: float) -> dict[str, RemoteContent]:
         """See `Transport.read_many`."""
 
-        def read(sftp: paramiko.SFTPClient, _: Watchdog) -> dict[str, RemoteContent]:
+        def read(sftp: paramiko.SFTPClient, watchdog: Watchdog) -> dict[str, RemoteContent]:
             found = {}
             for path in paths:
-                with suppress(FileNotFoundError):
+                try:
                     found[path] = read_file(sftp, path, max_bytes)
+                except OSError:  # one that its file system fails to give, such as with ESTALE, costs itself alone
+                    if not self.connected():
+                        raise
+                watchdog.feed()
             return found
 
         return self._with_sftp(read, deadline, f"reading {len(paths)} files")

@@ -144,8 +144,8 @@ class Transport(Protocol):
     ) -> None:
         """Writes files into a folder that is there, and tells the name of each that was written.
 
-        However long it takes in all, no piece may take longer than the deadline. An error of a file's `pieces`
-        ends it.
+        However long it takes in all, no longer than the deadline may pass without a piece that arrives. An error of a
+        file's `pieces` ends it.
 
         Args:
             folder: where.
@@ -162,7 +162,10 @@ class Transport(Protocol):
         """Reads a file from its start; FileNotFoundError where there is none that we may read."""
 
     def read_many(self, paths: Sequence[str], max_bytes: int, deadline: float) -> dict[str, RemoteContent]:
-        """Reads several files from their start, in one session; those that aren't there are left out."""
+        """Reads several files from their start, in one session; those that can't be read are left out.
+
+        No file may take longer than the deadline.
+        """
 
     def tail(self, path: str, max_bytes: int, deadline: float) -> RemoteTail:
         """Reads the end of a file, at most so many bytes; FileNotFoundError where there is none that we may read."""

@@ -16,7 +16,7 @@ WORK_FOLDER = "work"
 """The folder in the run folder in which the entrypoint runs."""
 
 _MIB = 1024**2
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(K|KB|KiB|M|MB|MiB|G|GB|GiB)")
+_SIZE = re.compile(r"(\d{1,15}(?:\.\d+)?)\s*(K|KB|KiB|M|MB|MiB|G|GB|GiB)")
 _UNITS = {"K": 1024, "M": _MIB, "G": 1024**3}
 
 

@@ -27,6 +27,7 @@ from typing import IO, Any, Self
 from exporter import __version__
 from exporter.client.transport import PIECE_BYTES, RemoteFile, RemoteStream
 from exporter.errors import RayslurmError, RefusedError, StoreError
+from exporter.launch import rules
 from exporter.launch.bring import WORK_FOLDER
 from exporter.launch.gitstate import MAX_DIFF_BYTES, GitState, git_state
 from exporter.launch.selection import BroughtFile, Selection, Source, files_text, size_text
@@ -111,7 +112,7 @@ class Bundle:
         """Returns its files, with the manifest, by their names in the run folder.
 
         Args:
-            sent: told of each piece how many bytes it was, when the site has it.
+            sent: told of each piece how many bytes it was, when it is on its way; 2 MiB at most haven't arrived.
         """
         files: dict[str, RemoteFile | RemoteStream] = {}
         for about in self.manifest["files"]:
@@ -256,7 +257,8 @@ def _pack(selection: Selection, file: IO[bytes], *, spec: SpecFile | None, now: 
     """Writes the ZIP file; OSError where that can't be written."""
     states = [git_state(source.root, [one.source for one in source.files]) for source in selection.sources]
     diff = b"".join(state.diff for state in states if state and state.diff)
-    if len(diff) > MAX_DIFF_BYTES:
+    why_no_diff = rules.secret_in_diff(diff)
+    if len(diff) > MAX_DIFF_BYTES or why_no_diff:
         diff = b""
     listed: list[dict[str, Any]] = []
     left = selection.max_bytes
@@ -284,6 +286,7 @@ def _pack(selection: Selection, file: IO[bytes], *, spec: SpecFile | None, now: 
             "spec": None if spec is None else {"path": spec.path, "sha256": spec.sha256},
             "sources": [_about(source, state) for source, state in zip(selection.sources, states, strict=True)],
             "diff": DIFF if diff else None,
+            **({"diff_left_out": why_no_diff} if why_no_diff else {}),
             "folders": list(selection.folders),
             "files": listed,
             "total": {"files": len(listed), "bytes": selection.max_bytes - left},
@@ -307,14 +310,22 @@ def _about(source: Source, state: GitState | None) -> dict[str, Any]:
 
 
 def _read(file: BroughtFile) -> Iterator[bytes]:
-    """Gives the content of a file that is brought; one that became something else meanwhile isn't read."""
+    """Gives the content of a file that is brought; one that became something else, or a secret, meanwhile isn't."""
     try:
         descriptor = os.open(file.source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as stream:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise RefusedError(f"bring: {file.source} is no file any more; launch again")
-            while piece := stream.read(_READ_BYTES):
+            piece = stream.read(_READ_BYTES)
+            why = rules.secret((file.source.name,), piece[: rules.HEAD_BYTES])
+            if why and not file.named:
+                raise RefusedError(
+                    f"bring: {file.source} looks like a secret now ({why}); exclude it, or name it as an item of its "
+                    "own if it must go"
+                )
+            while piece:
                 yield piece
+                piece = stream.read(_READ_BYTES)
     except OSError as error:
         raise RefusedError(f"bring: {file.source}: {error.strerror}; it was there a moment ago: launch again") from None
 

@@ -68,9 +68,9 @@ _SECRETS = (
     "**/.docker/config.json",
 )
 _HARMLESS = re.compile(r".*\.(example|sample|template|dist)")
-_PRIVATE_KEY = re.compile(
-    rb"^\s*-----BEGIN ([A-Z0-9]+ )*PRIVATE KEY( BLOCK)?-----|\APuTTY-User-Key-File-", re.MULTILINE
-)
+_KEY_BEGINS = rb"\s*-----BEGIN ([A-Z0-9]+ )*PRIVATE KEY( BLOCK)?-----"
+_PRIVATE_KEY = re.compile(rb"^" + _KEY_BEGINS + rb"|\APuTTY-User-Key-File-", re.MULTILINE)
+_PRIVATE_KEY_IN_DIFF = re.compile(rb"^[-+ ](" + _KEY_BEGINS + rb"|PuTTY-User-Key-File-)", re.MULTILINE)
 
 
 def is_left_out(path: Sequence[str], patterns: Iterable[str], *, is_folder: bool) -> bool:
@@ -131,3 +131,12 @@ def secret(path: Sequence[str], head: bytes) -> str | None:
     if _HARMLESS.fullmatch(lower[-1]):
         return None
     return "by its name" if any(matches(pattern, lower, is_folder=False) for pattern in _SECRETS) else None
+
+
+def secret_in_diff(diff: bytes) -> str | None:
+    """Returns why a diff looks as if it told a secret, which may be in lines that it takes away; None where it doesn't.
+
+    Args:
+        diff: the whole of it, as git has it.
+    """
+    return "it holds a private key" if _PRIVATE_KEY_IN_DIFF.search(diff) else None

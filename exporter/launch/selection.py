@@ -42,12 +42,14 @@ class BroughtFile:
         source: where its content is on this machine; no link.
         size: bytes when it was looked at.
         mode: its permissions there.
+        named: whether it is an item of its own, which may be a secret.
     """
 
     path: str
     source: Path
     size: int
     mode: int
+    named: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,7 +297,7 @@ class _Looking:
             self._note(shown, f"{error.strerror}; exclude it, or make it readable")
         else:
             mode = stat.S_IMODE(facts.st_mode) & (0o700 if why else 0o755) | 0o600
-            self.files[target] = BroughtFile(target, real, facts.st_size, mode)
+            self.files[target] = BroughtFile(target, real, facts.st_size, mode, is_item)
 
     def _need(self, folder: str) -> None:
         """Notes a folder of the working folder, and those above it."""

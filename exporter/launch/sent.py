@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ FOLDER = "RUN"
 
 _SECRET = frozenset({"ray_auth_token", TUNNEL_KEY})
 """Files that never leave the run folder and this machine's own copy."""
+
+_PLAN = "plan.json"
 
 _BY_DIGEST = frozenset({"ray_job.py"})
 """Files that come with rayslurm: their digest says which they are."""
@@ -60,13 +63,21 @@ def package(spec: Spec, config: Config) -> Package:
 
 
 def kept(files: Mapping[str, RemoteFile]) -> dict[str, str]:
-    """Returns what is kept of files that are sent: their texts by name, without secrets."""
+    """Returns what is kept of files that are sent: their texts by name, without secrets.
+
+    The values of `ray.env` may be keys, so the first digits of their digests stand for them.
+    """
     return {name: _kept(name, file.content) for name, file in files.items() if name not in _SECRET}
 
 
 def _kept(name: str, content: bytes) -> str:
     if name in _BY_DIGEST:
         return f"sha256:{hashlib.sha256(content).hexdigest()}\n"
+    if name == _PLAN:
+        plan = json.loads(content)
+        env = plan["ray"]["env"]
+        env.update({key: f"sha256:{hashlib.sha256(value.encode()).hexdigest()[:8]}" for key, value in env.items()})
+        return json.dumps(plan, indent=1) + "\n"
     return content.decode()
 
 

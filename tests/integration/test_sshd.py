@@ -181,6 +181,40 @@ def test_a_file_that_is_cut_off_never_passes_for_a_whole_one(connect: Connect, r
             transport.read(str(path), 1 << 20, 5)
 
 
+def test_one_file_that_cannot_be_read_costs_itself_alone(connect: Connect, relay: Relay, tmp_path: Path) -> None:
+    (tmp_path / "one").write_text("1")
+    (tmp_path / "two").write_text("2")
+    (tmp_path / "circle").symlink_to("circle")
+    paths = [
+        str(tmp_path / "one"),
+        "/proc/self/mem",
+        str(tmp_path / "circle"),
+        str(tmp_path / "none"),
+        str(tmp_path / "two"),
+    ]
+    transport = connect(port=relay.port)
+    transport.connect(5)
+    found = transport.read_many(paths, 100, 5)
+    assert {path: content.content for path, content in found.items()} == {paths[0]: b"1", paths[-1]: b"2"}
+    assert transport.connect(5) is False, "it costs no session either"
+    relay.hang_up()
+    with pytest.raises((ConnectError, SessionLostError)):
+        transport.read_many(paths, 100, 5)
+
+
+def test_many_files_may_take_longer_than_one(connect: Connect, relay: Relay, tmp_path: Path) -> None:
+    paths = [str(tmp_path / f"{number}") for number in range(8)]
+    for path in paths:
+        Path(path).write_text(path)
+    transport = connect(port=relay.port)
+    transport.connect(5)
+    relay.far(0.05)
+    started = time.monotonic()
+    assert list(transport.read_many(paths, 100, 1)) == paths
+    assert time.monotonic() - started > 1.2
+    transport.close()
+
+
 def test_a_background_process_that_keeps_the_output_open_ends_at_the_deadline(connect: Connect, tmp_path: Path) -> None:
     transport = connect()
     transport.connect(5)

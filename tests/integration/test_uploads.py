@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 import sys
 import time
@@ -100,6 +101,31 @@ def test_each_piece_goes_at_once(connect: Connect, tmp_path: Path) -> None:
     assert time.monotonic() - started < 8
 
 
+def test_a_site_that_is_far_away_is_not_waited_for_with_each_piece(
+    connect: Connect, relay: Relay, tmp_path: Path
+) -> None:
+    """One after the other these 512 pieces take 25 s."""
+    content = os.urandom(16 << 20)
+    transport = connect(port=relay.port)
+    transport.connect(5)
+    relay.far(0.05)
+    started = time.monotonic()
+    transport.write(str(tmp_path), {"big": stream(content)}, 5)
+    assert time.monotonic() - started < 8
+    assert (tmp_path / "big").read_bytes() == content
+
+
+def test_what_is_not_there_afterwards_is_told(connect: Connect, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("NOT TESTED: only root can make a device, into which what is written vanishes")
+    os.mknod(tmp_path / "void", stat.S_IFCHR | 0o600, os.makedev(1, 3))  # not a link: /dev/null itself would be changed
+    transport = connect()
+    transport.connect(5)
+    with pytest.raises(SiteError, match="void has 0 bytes there instead of 7; is the disk or your quota full"):
+        transport.write(str(tmp_path), {"void": RemoteFile(b"content")}, 5)
+    assert transport.connect(5) is False
+
+
 def test_a_slow_line_is_waited_for_as_long_as_bytes_flow(connect: Connect, relay: Relay, tmp_path: Path) -> None:
     content = os.urandom(2 * SLOW)
     transport = connect(port=relay.port)
@@ -153,7 +179,7 @@ def test_a_full_disk_at_the_site_is_named(connect: Connect, tmp_path: Path) -> N
         transport = connect()
         transport.connect(5)
         with pytest.raises(SiteError, match=r"is the disk or your quota full\?"):
-            transport.write(str(disk), {"work/big": stream(os.urandom(1_000_000))}, 5, folders=["work"])
+            transport.write(str(disk), {"work/big": stream(os.urandom(9_000_000))}, 5, folders=["work"])
         assert transport.connect(5) is False, "a full disk costs no session"
         transport.close()
 

@@ -183,6 +183,23 @@ def test_what_changes_while_it_is_copied_is_refused(tmp_path: Path, becomes: str
     assert list((tmp_path / "state/staged").iterdir()) == []
 
 
+KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEA\n"
+
+
+def test_what_becomes_a_secret_before_it_is_copied_is_refused(tmp_path: Path) -> None:
+    """As it would have been when it was looked at."""
+    path = tree(tmp_path / "code", {"notes": "x"}) / "notes"
+    selection, named = chosen(["code"], tmp_path), chosen(["code/notes"], tmp_path)
+    path.write_text(KEY)
+    with pytest.raises(
+        RefusedError, match=r"code/notes looks like a secret now \(it holds a private key\); exclude it"
+    ):
+        staged(selection, tmp_path / "state")
+    assert list((tmp_path / "state/staged").iterdir()) == []
+    with bundle(named, tmp_path / "state") as found:
+        assert contents(found)["work/notes"] == KEY.encode()
+
+
 def test_no_room_is_said_to_be_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="Not a directory; what is brought along is copied there first: is there room"):
@@ -291,6 +308,22 @@ def test_a_diff_that_is_too_long_is_left_out(repository: Path, tmp_path: Path) -
         assert found.manifest["sources"][0]["git"]["dirty"] is True
         assert found.manifest["diff"] is None
         assert "work.diff" not in found.files()
+
+
+@pytest.mark.parametrize("secret", [KEY, "PuTTY-User-Key-File-3: ssh-ed25519\n", f"x = [\n  {KEY}]\n"])
+def test_a_diff_does_not_tell_a_secret_that_was_taken_out(repository: Path, tmp_path: Path, secret: str) -> None:
+    tree(repository, {"train.py": secret})
+    git(repository, "commit", "-qam", "oops")
+    tree(repository, {"train.py": "clean\n", "lib/helper.py": "changed\n"})
+    with bundle(chosen(["code"], tmp_path), tmp_path / "state") as found:
+        assert (found.manifest["diff"], found.manifest["diff_left_out"]) == (None, "it holds a private key")
+        assert "work.diff" not in found.files()
+        assert not any(b"b3Blbn" in content or b"PuTTY" in content for content in contents(found).values())
+    git(repository, "commit", "-qam", "gone")
+    tree(repository, {"lib/helper.py": "once more\n"})
+    with bundle(chosen(["code"], tmp_path), tmp_path / "state") as found:
+        assert found.manifest["diff"] == "work.diff"
+        assert "diff_left_out" not in found.manifest
 
 
 def test_a_repository_without_a_commit(tmp_path: Path) -> None:

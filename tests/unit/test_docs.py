@@ -21,6 +21,7 @@ from exporter.config import (
 from exporter.launch.bring import BringItem, BringLimits
 from exporter.launch.spec import Cluster, Container, Continuation, RaySettings, Spec
 from exporter.metrics.reference import reference
+from exporter.probes import probe_makers
 from exporter.sites.overrides import BalanceSettings, RateSettings, TermSettings
 
 TOP = Path(__file__).parents[2]
@@ -48,3 +49,9 @@ def test_every_key_of_the_configuration_is_documented(model: type[BaseModel]) ->
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_all_that_asks_a_site_is_documented() -> None:
+    text = (TOP / "docs/operations.md").read_text()
+    table = text.partition("**What is asked, and how often.**")[2].partition("After a restart")[0]
+    assert set(re.findall(r"(?m)^\| `(\w+)` \|", table)) == {*probe_makers(), "continuations"}

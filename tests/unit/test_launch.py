@@ -326,6 +326,22 @@ def test_the_intention_is_on_disk_before_anything_is_sent(
         (("name: train", "name: 'a b'"), "spec.yaml:2: name: "),
         (("cpus_per_node: 4", "cpus_per_node: 0"), "spec.yaml:5: cluster.cpus_per_node: "),
         (("nodes: 2", "node: 2"), "did you mean `nodes`?"),
+        (
+            ("entrypoint: python train.py", "continue_on_timeout: {times: 2, total_units: .inf}"),
+            "continue_on_timeout.total_units: Input should be a finite number (got inf)",
+        ),
+        (
+            ("entrypoint: python train.py", "continue_on_timeout: {times: 2, total_units: .nan}"),
+            "continue_on_timeout.total_units: Input should be a finite number (got nan)",
+        ),
+        (('"01:30:00"', "9" * 400 + "d"), "cluster.time: write a length of time with its unit"),
+        (('"01:30:00"', f'"{"9" * 400}-01:00:00"'), "cluster.time: write a length of time with its unit"),
+        (("entrypoint: python train.py", "grace: .inf"), "grace: write a length of time with its unit"),
+        (("16G", "9" * 400 + "G"), "cluster.memory_per_node: write an amount of memory with its unit"),
+        (
+            ("entrypoint: python train.py", f"bring_limits: {{max_bytes: {'9' * 400}G}}"),
+            "bring_limits.max_bytes: write a size with its unit",
+        ),
         (("entrypoint: python train.py", 'directives: ["--time=5"]'), "--time is rayslurm's own business"),
         (("entrypoint: python train.py", 'directives: ["--job-nam=x"]'), "--job-name is rayslurm's own business"),
         (("entrypoint: python train.py", 'directives: ["--clusters=b"]'), "--clusters is rayslurm's own business"),

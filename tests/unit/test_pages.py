@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import re
 import sqlite3
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -166,6 +170,26 @@ def test_a_hostile_name_is_only_text(store: Store, pages: Pages) -> None:
     for page in (pages.front(), pages.job(SITE, "78") or ""):
         assert "<script" not in page
         assert any(hostile in line for line in Read(page).lines)
+
+
+def test_what_may_be_a_key_in_a_spec_is_shown_nowhere(
+    pages: Pages, store: Store, config: Config, config_path: Path, clock: Clock
+) -> None:
+    keys = json.dumps({"ray": {"env": {"WANDB_API_KEY": "s3cr3t"}}})
+    store.write(
+        lambda connection: connection.execute(
+            "UPDATE submissions SET spec = json_patch(spec, ?), sent = ?", (keys, keys)
+        )
+    )
+    assert store.path.stat().st_mode & 0o777 == 0o600
+    metrics = Renderer(store, config, clock=clock).render("")[0].decode()
+    told = subprocess.run(
+        [sys.executable, "-m", "exporter.cli.entry", "status", "--json"],
+        env=os.environ | {"RAYSLURM_CONFIG": str(config_path)}, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    for text in (pages.front(), pages.job(SITE, "77") or "", metrics, told.stdout, told.stderr):
+        assert "s3cr3t" not in text
+    assert '"77"' in told.stdout, "the job is there"
 
 
 def test_what_it_is_served_with(pages: Pages, store: Store, config: Config) -> None:

@@ -150,6 +150,30 @@ def test_a_diff_tells_a_new_supervisor_and_files_that_come_or_go(config_path: Pa
     assert difference(now, now) == []
 
 
+def test_values_of_variables_are_shown_and_kept_by_their_digests(
+    config: Config, store: Store, clock: Clock, make_site: MakeSite, spec_path: Path, config_path: Path
+) -> None:
+    """They may be keys. What is sent has them, and a diff tells that one has changed."""
+    spec_path.write_text(SPEC + "ray: {env: {WANDB_API_KEY: s3cr3t-one, MODE: fast}}\n")
+    context, transport = make_site([Exchange("submit", "4711\n"), Exchange("submit", "4712\n")])
+    launcher = Launcher(config, store, clock)
+    launcher.launch(context.client, load_spec(spec_path))
+    sent = next(content for path, content in transport.files.items() if path.endswith("/plan.json"))
+    assert json.loads(sent)["ray"]["env"] == {"WANDB_API_KEY": "s3cr3t-one", "MODE": "fast"}
+    with store.snapshot() as connection:
+        (kept_then,) = connection.execute("SELECT sent FROM submissions").fetchone()
+    assert "s3cr3t" not in kept_then
+    shown = render(spec_path, config=config_path)
+    assert '"WANDB_API_KEY": "sha256:' in shown.stdout
+    assert "s3cr3t" not in shown.stdout + render(spec_path, "--json", config=config_path).stdout
+    assert "no difference" in render(spec_path, "--diff", config=config_path).stdout
+    spec_path.write_text(spec_path.read_text().replace("s3cr3t-one", "s3cr3t-two"))
+    shown = render(spec_path, "--diff", config=config_path)
+    changed = [line for line in shown.stdout.splitlines() if line.startswith(("-  ", "+  "))]
+    assert ["WANDB_API_KEY" in line for line in changed] == [True, True]
+    assert "s3cr3t" not in shown.stdout
+
+
 def test_what_differs_from_launch_to_launch_is_made_alike() -> None:
     files = {"a": '/scratch/x/train-abc/out abc "vm_port": 8101, "port": 8101 "vm_port": 8201'}
     found = alike(files, token="abc", run_dir="/scratch/x/train-abc")
