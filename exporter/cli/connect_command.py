@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pwd
 import shlex
 import sqlite3
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from exporter.store.runs import Run
 from exporter.store.submissions import Submission
 from exporter.store.tunnels import Health
 from exporter.tunnels.secrets import secret_path
+from exporter.tunnels.versions import python_version
 
 _DRIVER = "python my_script.py"
 _SSH_PORT = 22
@@ -46,6 +48,7 @@ class Way:
         token_file: where Ray's token is on this machine.
         run: what its supervisor said; None where nothing was read.
         vm: this machine, as it is reached.
+        python_version: of the job's Ray; None where it isn't known.
     """
 
     submission: Submission
@@ -54,6 +57,7 @@ class Way:
     run: Run | None
     token_file: Path
     vm: VmSettings
+    python_version: str | None = None
 
     @property
     def open_to_all(self) -> bool:
@@ -109,6 +113,7 @@ def connect(job: JobArgument, config: ConfigOption = None, as_json: JsonOption =
         site, job_id = find_job(job, settings, store)
         with store.snapshot() as connection:
             way = _way(connection, settings, site, job_id, now=time.time())
+    way = replace(way, python_version=_python(way))
     if as_json:
         print_json(_way_json(way))
     else:
@@ -143,6 +148,18 @@ def _way(connection: sqlite3.Connection, config: Config, site: str, job_id: str,
         token_file=secret_path(config.state_dir, submission.token).absolute(),
         vm=config.vm,
     )
+
+
+def _python(way: Way) -> str | None:
+    """Asks the job's Ray for its Python, through the tunnel, where that was found to be ours a short while ago."""
+    health = way.health.get(DASHBOARD)
+    if health is None or not health.up:
+        return None
+    try:
+        secret = way.token_file.read_text(encoding="ascii").strip() or None
+    except (OSError, ValueError):
+        secret = None
+    return asyncio.run(python_version(way.ports[DASHBOARD], secret))
 
 
 def _check_runs(connection: sqlite3.Connection, name: str, job: JobRow) -> None:
@@ -181,7 +198,7 @@ def _way_json(way: Way) -> dict[str, Any]:
         "ssh": way.ssh,
         "ray_job_submit": way.job_submit,
         "ray_version": None if run is None else run.ray_version,
-        "python_version": None,
+        "python_version": way.python_version,
         "ready_time": None if run is None else run.ready_time,
         "tunnels": [
             {"tunnel": name, "port": port, "health": asdict(way.health[name]) if name in way.health else None}
@@ -200,7 +217,7 @@ def _tell(way: Way) -> None:
         ("token file", str(way.token_file)),
         ("tunnels", ", ".join(f"{name} {_state(way.health.get(name))}" for name in way.ports)),
         ("Ray", (run and run.ray_version) or "version unknown yet"),
-        ("Python", "version unknown; the job's, to the patch level, is needed for ray:// and for tasks"),
+        ("Python", way.python_version or "version unknown; it is told when the dashboard's tunnel is up"),
         ("from a laptop", way.ssh),
         ("submit a driver", way.job_submit),
     ]
@@ -228,14 +245,12 @@ def _notes(way: Way) -> list[str]:
     if not way.token_file.exists():
         notes.append(f"{way.token_file} is missing: without it a Ray that wants its token can't be used")
     notes.append(
-        f"the dashboard asks for the token: paste what is in the token file. On a laptop take a copy for its owner "
-        f"alone, and name that one in RAY_AUTH_TOKEN_PATH; Ray's version there must be {_version(way.run)}"
+        "the dashboard asks for the token: paste what is in the token file. On a laptop take a copy for its owner "
+        "alone, and name that one in RAY_AUTH_TOKEN_PATH"
     )
+    if "client" in way.ports:
+        notes.append("who connects to ray:// must have the same Ray and the same Python, to the last digit")
     me = pwd.getpwuid(os.geteuid()).pw_name
     if way.vm.user != me:
         notes.append(f"where {way.vm.user} takes tunnels alone, log in from the laptop as {me}")
     return notes
-
-
-def _version(run: Run | None) -> str:
-    return run.ray_version if run is not None and run.ray_version else "the job's"

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 RAY_VERSION = "2.60.0"
+PYTHON_VERSION = "3.11.9"
 
 
 class Dashboard:
@@ -84,6 +85,11 @@ def _answers(nodes: int, cpus: int, session: str) -> dict[str, tuple[bytes, str]
     texts: dict[str, object] = {
         "/api/version": {"version": "4", "ray_version": RAY_VERSION, "ray_commit": "", "session_name": session},
         "/api/authentication_mode": {"authentication_mode": "token"},
+        "/api/v0/cluster_metadata": {
+            "result": True,
+            "msg": "",
+            "data": {"rayVersion": RAY_VERSION, "pythonVersion": PYTHON_VERSION},
+        },
         "/api/v0/nodes": {"result": True, "msg": "", "data": {"result": {**result, "warnings": None}}},
     }
     answers = {path: (json.dumps(text).encode(), "application/json") for path, text in texts.items()}

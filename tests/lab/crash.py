@@ -81,6 +81,7 @@ class Crashing:
     rayslurm: Rayslurm
     store: Store
     tally: Tally = field(default_factory=Tally)
+    spec: str = SPEC
     _left: set[int] = field(default_factory=set)
     """Requests that a `serve` which was killed had taken, and which stand so until the next has settled them."""
 
@@ -91,7 +92,7 @@ class Crashing:
         Args:
             clock: by how many seconds the clock of this machine is off.
         """
-        payload = {"spec": SPEC, "name": "crash.yaml", "folder": str(self.rayslurm.folder)}
+        payload = {"spec": self.spec, "name": "crash.yaml", "folder": str(self.rayslurm.folder)}
         now = time.time() + clock
         return self.store.write(lambda connection: requests.add(connection, "launch", SITE, payload, now=now))
 

@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from exporter.config import Config
+from exporter.practice.ray import PYTHON_VERSION, Dashboard
 from exporter.store import jobs, leases, runs, submissions, tunnels
 from exporter.store.db import Store
 from exporter.store.runs import Run
@@ -115,6 +116,27 @@ def test_the_way_to_the_vm_is_the_configured_one(config_path: Path, store: Store
     assert "log in from the laptop" not in done.stderr
     assert "it isn't known to be ready yet" in done.stderr
     assert "secrets/abcdefghjkmn.ray is missing" in done.stderr
+
+
+def test_the_python_that_must_match_is_asked_of_ray_through_its_tunnel(
+    config_path: Path, config: Config, store: Store
+) -> None:
+    secret = "5ecret" * 10
+    dashboard = Dashboard(0, nodes=1, cpus=1, session="session_1", token=secret)
+    try:
+        launched(store, {"dashboard": dashboard.port, "client": 8151})
+        keep_secret(config.state_dir, TOKEN, secret)
+        assert told("connect", "77", config=config_path)["python_version"] is None, "not known to be our Ray"
+        probed(store, "dashboard", "up")
+        assert told("connect", "77", config=config_path)["python_version"] == PYTHON_VERSION
+        done = run("connect", "77", config=config_path)
+        assert PYTHON_VERSION in done.stdout
+        assert "the same Ray and the same Python" in done.stderr
+        secret_path(config.state_dir, TOKEN).write_text("another")
+        assert told("connect", "77", config=config_path)["python_version"] is None
+    finally:
+        dashboard.stop()
+    assert told("connect", "77", config=config_path)["python_version"] is None, "its tunnel has just died"
 
 
 def test_a_ray_that_may_be_open_is_named(config_path: Path, store: Store) -> None:
