@@ -44,6 +44,19 @@ def _port_range(value: object) -> object:
 PortRange = Annotated[range, PlainValidator(_port_range)]
 
 
+def _private_address(value: object) -> object:
+    try:
+        address = ipaddress.ip_address(value) if isinstance(value, str) else None
+    except ValueError:
+        address = None
+    if address is None or address.is_unspecified:
+        raise ValueError("write an IP address that only you reach, such as 10.0.0.7")
+    return address
+
+
+PrivateAddress = Annotated[ipaddress.IPv4Address | ipaddress.IPv6Address, PlainValidator(_private_address)]
+
+
 class SshSettings(FileModel):
     """How to log in to a site.
 
@@ -154,6 +167,7 @@ class VmSettings(FileModel):
         client_ports: the same for Ray's clients.
         metrics_ports: the same for Ray's own metrics, one a node.
         serve_ports: the same for Ray Serve.
+        private_addresses: addresses of this machine that only its owner reaches, where tunnels may be listened on too.
     """
 
     host: HostName
@@ -166,6 +180,7 @@ class VmSettings(FileModel):
     client_ports: PortRange = range(8151, 8201)
     metrics_ports: PortRange = range(8201, 8301)
     serve_ports: PortRange = range(8301, 8401)
+    private_addresses: tuple[PrivateAddress, ...] = ()
 
     @model_validator(mode="after")
     def _one_way_of_keys(self) -> Self:

@@ -6,8 +6,8 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-DASHBOARD = "dashboard"
-"""The tunnel to Ray's dashboard."""
+DASHBOARD, CLIENT, METRICS, SERVE = "dashboard", "client", "metrics", "serve"
+"""What tunnels lead to: Ray's dashboard, its server for clients, a node's metrics (`metrics-N`), Ray Serve."""
 
 UP = "up"
 
@@ -59,21 +59,16 @@ class Health:
 
 
 def to_probe(connection: sqlite3.Connection, site: str) -> list[Tunnel]:
-    """Returns the tunnels of a site's running jobs, oldest first."""
+    """Returns the tunnels of a site's running jobs, the oldest job's first."""
     rows = connection.execute(
-        "SELECT s.site, s.job_id, s.dashboard_port, s.token,"
+        "SELECT s.site, s.job_id, l.tunnel, l.port, s.token,"
         " coalesce(json_extract(s.spec, '$.ray.allow_unauthenticated_ray'), 0) AS may_be_open"
         " FROM tracked t JOIN submissions s ON s.token = t.token"
-        " JOIN jobs j ON j.site = s.site AND j.job_id = s.job_id"
-        " WHERE t.done = 0 AND t.site = ? AND j.state = 'running' AND s.dashboard_port IS NOT NULL ORDER BY s.created",
+        " JOIN jobs j ON j.site = s.site AND j.job_id = s.job_id JOIN leases l ON l.token = s.token"
+        " WHERE t.done = 0 AND t.site = ? AND j.state = 'running' ORDER BY s.created, l.port",
         (site,),
     )
-    return [
-        Tunnel(
-            row["site"], row["job_id"], DASHBOARD, row["dashboard_port"], row["token"], bool(row["may_be_open"])
-        )
-        for row in rows
-    ]  # fmt: skip
+    return [Tunnel(**{**dict(row), "may_be_open": bool(row["may_be_open"])}) for row in rows]
 
 
 def keep(connection: sqlite3.Connection, found: Iterable[Health]) -> None:
