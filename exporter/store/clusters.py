@@ -105,7 +105,7 @@ def doubt(connection: sqlite3.Connection, jobs: Iterable[tuple[str, str]]) -> No
 def current(connection: sqlite3.Connection, *, now: float) -> dict[tuple[str, str], RayCluster]:
     """Returns what is known of the clusters of running jobs, by site and job."""
     rows = connection.execute(
-        "SELECT c.* FROM ray_clusters c JOIN jobs j ON j.site = c.site AND j.job_id = c.job_id"
+        "SELECT c.* FROM ray_clusters c CROSS JOIN jobs j ON j.site = c.site AND j.job_id = c.job_id"
         " WHERE j.state = 'running' AND c.good_until > ? ORDER BY c.site, CAST(c.job_id AS INTEGER), c.job_id",
         (now,),
     )

@@ -44,7 +44,7 @@ def held(connection: sqlite3.Connection, site: str) -> list[Held]:
     """Returns the leased ports of a site's jobs that run or have ended."""
     rows = connection.execute(
         "SELECT s.site, s.job_id, l.tunnel, l.port, j.state = 'running' AS running FROM leases l"
-        " JOIN submissions s ON s.token = l.token JOIN jobs j ON j.site = s.site AND j.job_id = s.job_id"
+        " CROSS JOIN submissions s ON s.token = l.token CROSS JOIN jobs j ON j.site = s.site AND j.job_id = s.job_id"
         " WHERE s.site = ? AND j.state != 'pending' ORDER BY l.port",
         (site,),
     )
@@ -72,3 +72,12 @@ def current(connection: sqlite3.Connection, *, now: float) -> list[Exposure]:
 def any_of(connection: sqlite3.Connection, site: str) -> bool:
     """Tells whether anything is kept of a site."""
     return connection.execute("SELECT 1 FROM tunnel_exposure WHERE site = ? LIMIT 1", (site,)).fetchone() is not None
+
+
+def of_jobs(connection: sqlite3.Connection, *, now: float) -> dict[tuple[str, str], list[Exposure]]:
+    """Returns the tunnels that others can reach, by site and job."""
+    found: dict[tuple[str, str], list[Exposure]] = {}
+    for one in current(connection, now=now):
+        if one.exposed:
+            found.setdefault((one.site, one.job_id), []).append(one)
+    return found

@@ -108,7 +108,9 @@ class TunnelProber:
 
     async def _probe(self, tunnel: Tunnel, secret: str | None) -> _Found:
         started = time.monotonic()
-        finding = await probe(tunnel.tunnel, tunnel.port, secret, may_be_open=tunnel.may_be_open)
+        finding = await probe(
+            tunnel.tunnel, tunnel.port, secret, may_be_open=tunnel.may_be_open, deadline=DEADLINE_SECONDS
+        )
         found = _Found(tunnel, finding, self._clock(), time.monotonic() - started)
         if tunnel.tunnel != DASHBOARD or finding.state != UP:
             return found
