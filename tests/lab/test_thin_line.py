@@ -27,6 +27,8 @@ cluster:
   memory_per_node: 3000M
   object_store_per_node: 200M
   time: "00:20:00"
+ray:
+  client_tunnel: true
 """
 
 
@@ -181,10 +183,13 @@ def watch_the_cluster(lab: Lab, rayslurm: Rayslurm, launched: dict[str, Any], pr
     """What is shown of the Ray itself, and that Prometheus finds the metrics of its nodes."""
     job = {"site": SITE, "job_id": launched["job_id"]}
 
-    def both_up() -> bool:
-        return all(rayslurm.value("tunnel_up", **job, tunnel=f"metrics-{node}") == 1 for node in (0, 1))
+    tunnels = {"dashboard", "client", "metrics-0", "metrics-1"}
 
-    lab.wait(both_up, 40, f"both metrics tunnels up: {rayslurm.samples().get('rayslurm_tunnel_state')}")
+    def states() -> set[tuple[str, str]]:
+        pairs = [dict(labels) for labels in rayslurm.samples().get("rayslurm_tunnel_state", {})]
+        return {(pair["tunnel"], pair["state"]) for pair in pairs}
+
+    lab.wait(lambda: states() == {(tunnel, "up") for tunnel in tunnels}, 40, "all tunnels up")
     lab.wait(lambda: rayslurm.value("ray_nodes", **job, state="alive") == 2, 20, "two nodes alive on /metrics")
     assert rayslurm.value("ray_nodes_expected", **job) == 2
     assert rayslurm.value("ray_gcs_up", **job) == 1
@@ -193,7 +198,7 @@ def watch_the_cluster(lab: Lab, rayslurm: Rayslurm, launched: dict[str, Any], pr
     lab.wait(lambda: (rayslurm.value("ray_idle_seconds", **job) or 0) > 1, 20, "that nobody uses it")
     assert of_status(rayslurm, launched["job_id"])["ray"]["nodes"] == {"alive": 2}
     exposed = rayslurm.samples()["rayslurm_tunnel_bind_exposed"]
-    assert {dict(labels)["tunnel"] for labels in exposed} == {"dashboard", "metrics-0", "metrics-1"}
+    assert {dict(labels)["tunnel"] for labels in exposed} == tunnels
     assert set(exposed.values()) == {0.0}
 
     def scraped() -> list[dict[str, str]]:
