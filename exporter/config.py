@@ -50,6 +50,19 @@ def port_range(value: object) -> range:
 PortRange = Annotated[range, PlainValidator(port_range)]
 
 
+def _private_address(value: object) -> object:
+    try:
+        address = ipaddress.ip_address(value) if isinstance(value, str) else None
+    except ValueError:
+        address = None
+    if address is None or address.is_unspecified:
+        raise ValueError("write an IP address that only you reach, such as 10.0.0.7")
+    return address
+
+
+PrivateAddress = Annotated[ipaddress.IPv4Address | ipaddress.IPv6Address, PlainValidator(_private_address)]
+
+
 class SshSettings(FileModel):
     """How to log in to a site.
 
@@ -161,6 +174,7 @@ class VmSettings(FileModel):
         metrics_ports: the same for Ray's own metrics, one a node.
         serve_ports: the same for Ray Serve.
         shared: whether others have accounts here too, who reach what listens on its loopback.
+        private_addresses: addresses of this machine that only its owner reaches, where tunnels may be listened on too.
     """
 
     host: HostName
@@ -174,6 +188,7 @@ class VmSettings(FileModel):
     metrics_ports: PortRange = range(8201, 8301)
     serve_ports: PortRange = range(8301, 8401)
     shared: bool = True
+    private_addresses: tuple[PrivateAddress, ...] = ()
 
     @model_validator(mode="after")
     def _one_way_of_keys(self) -> Self:

@@ -66,18 +66,18 @@ def render_config(directory: Path, replacements: Mapping[str, str]) -> Path:
 
     Args:
         directory: where the copy goes.
-        replacements: what is replaced in prometheus.yml, each of which must stand there exactly once, such as
+        replacements: what is replaced in prometheus.yml wherever it stands, such as
             `{"127.0.0.1:9810": "127.0.0.1:40001", "scrape_interval: 30s": "scrape_interval: 1s"}`.
 
     Raises:
-        ValueError: a text to replace is not there, or more than once.
+        ValueError: a text to replace is not there.
     """
     shutil.copytree(TOP / "prometheus", directory, dirs_exist_ok=True)
     config = directory / "prometheus.yml"
     text = config.read_text(encoding="utf-8")
     for old, new in replacements.items():
-        if text.count(old) != 1:
-            raise ValueError(f"prometheus.yml has {old!r} {text.count(old)} times")
+        if old not in text:
+            raise ValueError(f"prometheus.yml has no {old!r}")
         text = text.replace(old, new)
     config.write_text(text, encoding="utf-8")
     return config

@@ -66,10 +66,11 @@ class TunnelWatch:
             What differs, in words.
         """
         what = f"{site.name}/{job.job_id} ({job.name.partition('.')[0]}) tunnel"
-        labels = {"site": site.name, "job_id": str(job.job_id)}
+        identity = {"site": site.name, "job_id": str(job.job_id)}
+        labels = {**identity, "tunnel": "dashboard"}
         states = series.get("rayslurm_tunnel_state", {})
         shown = [dict(own)["state"] for own in states if labels.items() <= dict(own).items()]
-        if _value(series, "job_state", **labels, state="running") is None:
+        if _value(series, "job_state", **identity, state="running") is None:
             return [f"{what}: /metrics has {shown}, and not that it runs"] if shown else []
         up = _value(series, "tunnel_up", **labels)
         one = shown[0] if len(shown) == 1 and up == (shown[0] == "up") else None

@@ -36,8 +36,9 @@ from exporter.launch.selection import files_text
 from exporter.launch.sent import kept, package
 from exporter.launch.spec import load_spec
 from exporter.records import Bill, EfficiencyReport
-from exporter.store import bills, chains, jobs, reports, runs, submissions, tunnels
+from exporter.store import bills, chains, clusters, exposure, jobs, reports, runs, submissions, tunnels
 from exporter.store.chains import Chain
+from exporter.store.clusters import RayCluster
 from exporter.store.jobs import JobRow
 from exporter.store.runs import Run
 from exporter.store.submissions import Submission
@@ -208,7 +209,10 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         troubled = submissions.troubled(connection)
         absent = submissions.became_nothing(connection, since=time.time() - settings.metrics.keep_finished)
         ports = {(row.site, row.job_id): row.dashboard_port for row in submissions.settled(connection)}
-        health = tunnels.dashboards(connection, now=time.time())
+        opened = tunnels.by_job(connection, now=time.time())
+        reached = exposure.of_jobs(connection, now=time.time())
+        rays = clusters.current(connection, now=time.time())
+        expected = clusters.expected(connection)
         costs = {job: bills.of_job(connection, job.site, job.job_id) for job in shown if job.final}
         used = {job: combined(reports.of_job(connection, job.site, job.job_id)) for job in shown if job.final}
         said = {(job.site, job.job_id): runs.of_job(connection, job.site, job.job_id) for job in shown}
@@ -221,12 +225,16 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
                     {
                         **_job_json(job),
                         "bill": asdict(cost) if (cost := costs.get(job)) else None,
-                        "tunnel": asdict(found) if (found := health.get((job.site, job.job_id))) else None,
+                        "tunnel": asdict(found) if (found := _dashboard(opened.get(identity, ()))) else None,
+                        "tunnels": [asdict(one) for one in opened.get(identity, ())],
+                        "exposed": [asdict(one) for one in reached.get(identity, ())],
+                        "ray": ray.as_json(expected.get(identity)) if (ray := rays.get(identity)) else None,
                         "efficiency": [asdict(report) for report in used.get(job, ())],
                         "run": asdict(run) if (run := said.get((job.site, job.job_id))) else None,
                         "chain": chain.as_json() if (chain := chained.get((job.site, job.job_id))) else None,
                     }
                     for job in shown
+                    for identity in [(job.site, job.job_id)]
                 ],
                 "omitted": omitted,
                 "unsettled": [_submission_json(row) for row in doubtful],
@@ -244,18 +252,21 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
                 _name(job, chained.get((job.site, job.job_id))),
                 job.state,
                 _reason(job, said.get((job.site, job.job_id))),
-                "" if job.nodes is None else str(job.nodes),
+                _nodes(job, rays.get(identity), expected.get(identity)),
                 duration(job.elapsed_seconds),
                 duration(job.time_limit_seconds),
                 _cpu_percent(used.get(job, ())),
                 _cost(costs.get(job), chained.get((job.site, job.job_id))),
                 f"127.0.0.1:{ports[job.site, job.job_id]}" if ports.get((job.site, job.job_id)) else "",
-                _tunnel(health.get((job.site, job.job_id)), now),
+                _tunnels(opened.get(identity, ()), now),
                 f"{age(now - job.seen)} ago",
             )
             for job in shown
+            for identity in [(job.site, job.job_id)]
         ],
     )
+    for one in [one for job in shown for one in reached.get((job.site, job.job_id), ())]:
+        say(f"{one.site}/{one.job_id}: others can reach its tunnel {one.tunnel}: it is listened on at {one.addresses}")
     if omitted:
         say(f"{omitted} more finished jobs (metrics.max_jobs)")
     for chain in {chain.token: chain for chain in chained.values() if chain.end}.values():
@@ -297,9 +308,29 @@ def _cost(bill: Bill | None, chain: Chain | None) -> str:
     return "" if bill is None else f"{bill.units:.2f} {bill.kind} {bill.unit}"
 
 
-def _tunnel(health: Health | None, now: float) -> str:
-    if health is None or health.up:
-        return health.state if health else ""
+def _nodes(job: JobRow, ray: RayCluster | None, expected: int | None) -> str:
+    """Returns how many nodes a job has, and how many of them Ray calls alive where these are fewer."""
+    if ray is not None and ray.alive is not None and expected is not None and ray.alive < expected:
+        return f"{ray.alive}/{expected} alive"
+    return "" if job.nodes is None else str(job.nodes)
+
+
+def _dashboard(opened: Iterable[Health]) -> Health | None:
+    return next((health for health in opened if health.tunnel == tunnels.DASHBOARD), None)
+
+
+def _tunnels(opened: Iterable[Health], now: float) -> str:
+    """Returns how the dashboard's tunnel is, and which others aren't well though it is."""
+    dashboard = _dashboard(opened)
+    told = [_tunnel(dashboard, now)] if dashboard else []
+    if dashboard is None or dashboard.up:
+        told += [f"{one.tunnel} {_tunnel(one, now)}" for one in opened if one != dashboard and not one.up]
+    return ", ".join(told)
+
+
+def _tunnel(health: Health, now: float) -> str:
+    if health.up:
+        return health.state
     last = health.last_success
     return f"{health.state} (" + ("never up)" if last is None else f"up {age(now - last)} ago)")
 

@@ -21,6 +21,7 @@ from exporter.store.db import Store
 from exporter.tunnels.keeper import Keeper
 from exporter.tunnels.prober import TunnelProber
 from exporter.web.app import make_app
+from exporter.web.discovery import Discovery
 from exporter.web.pages import Pages
 
 
@@ -51,7 +52,7 @@ def serve(config: ConfigOption = None) -> None:
 def _serve(config: Config, store: Store) -> None:
     owner = Owner(config, store)
     listener = _listen(config)
-    app = make_app(Renderer(store, config), Pages(store, config), owner.ready)
+    app = make_app(Renderer(store, config), Pages(store, config), Discovery(store, config), owner.ready)
     server = uvicorn.Server(
         uvicorn.Config(app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=2)
     )

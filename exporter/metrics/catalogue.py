@@ -46,6 +46,7 @@ _BALANCE = "provider project kind unit"
 _PROJECT = "provider project"
 _AREA = "site area project"
 _TUNNEL = "site job_id tunnel"
+_RESOURCE = "site job_id resource"
 
 _METRICS = (
     # Job
@@ -128,9 +129,30 @@ _METRICS = (
     _metric("storage_limit_files", "gauge", _AREA, "Files that a disk area may hold."),
     # Ray
     _metric("ray_cluster_info", "gauge", f"{_JOB} ray_version", "A job's Ray and its version; always 1."),
+    _metric(
+        "ray_nodes", "gauge", f"{_JOB} state",
+        "Nodes of a running job's Ray by their state, in Ray's word; absent while its dashboard doesn't answer.",
+    ),
+    _metric("ray_nodes_expected", "gauge", _JOB, "Nodes that a running job's Ray should have, by its spec."),
+    _metric(
+        "ray_resource_capacity", "gauge", _RESOURCE,
+        "What a running job's Ray has: cpu, gpu, memory_bytes, object_store_memory_bytes.",
+    ),
+    _metric(
+        "ray_resource_used", "gauge", _RESOURCE,
+        "What of that tasks and actors hold; object_store_memory_bytes is what objects take.",
+    ),
+    _metric("ray_gcs_up", "gauge", _JOB, "Whether the control store of a running job's Ray answers its dashboard."),
+    _metric(
+        "ray_idle_seconds", "gauge", _JOB,
+        "For how long no task or actor has held a CPU or GPU of a running job's Ray, as far as it was seen; 0 while "
+        "one does.",
+    ),
     # Tunnel
     _metric(
-        "tunnel_up", "gauge", _TUNNEL, "Whether a running job's Ray answers through its tunnel, and takes our token."
+        "tunnel_up", "gauge", _TUNNEL,
+        "Whether what a running job's tunnel leads to answers through it: dashboard, client, serve, or metrics-N of "
+        "the N-th node. The dashboard must take our token too.",
     ),
     _metric(
         "tunnel_state", "gauge", f"{_TUNNEL} state",
@@ -139,6 +161,11 @@ _METRICS = (
     ),
     _metric("tunnel_probe_duration_seconds", "gauge", _TUNNEL, "How long the last probe of a tunnel took."),
     _metric("tunnel_last_success_timestamp_seconds", "gauge", _TUNNEL, "When a tunnel was last up."),
+    _metric(
+        "tunnel_bind_exposed", "gauge", _TUNNEL,
+        "Whether a tunnel's port is listened on at an address that others reach, by this machine's kernel; absent "
+        "where that can't be read.",
+    ),
     # Itself
     _metric("probe_success", "gauge", "site probe", "Whether a probe went well when it last ran."),
     _metric(

@@ -18,7 +18,7 @@ import paramiko
 
 from exporter.practice import prints, slurm, supervisor
 from exporter.practice.prints import Area
-from exporter.practice.ray import Dashboard
+from exporter.practice.ray import Dashboard, Endpoint, NodeMetrics
 from exporter.practice.slurm import ZONE, Called, Said
 from exporter.practice.sshd import Host, SshServer
 from exporter.practice.world import GIB, Job, World
@@ -72,7 +72,7 @@ class PracticeSite:
         self.name = name
         self.world = World(name, 2 if name == "lumi" else 1, _WHOLE_NODES[name])
         self._folder = folder
-        self._dashboards: dict[int, Dashboard] = {}
+        self._rays: dict[int, list[Endpoint]] = {}
         self._tunnels: dict[int, list[tuple[float, str]]] = {}
         self._told: list[tuple[float, dict[str, float]]] = []
         self._lock = threading.Lock()
@@ -121,8 +121,8 @@ class PracticeSite:
         self._calls.shutdown()
         self._calls.server_close()
         self._threads[1].join(5)
-        for dashboard in self._dashboards.values():
-            dashboard.stop()
+        for endpoint in [one for ray in self._rays.values() for one in ray]:
+            endpoint.stop()
 
     def recently_used(self, seconds: float) -> dict[str, set[float]]:
         """Returns what it told of the project's use within so many seconds, by kind."""
@@ -222,27 +222,31 @@ class PracticeSite:
                 return
             changes.append((time.time(), wanted))
         if wanted == "refused":
-            self._dashboards.pop(job.job_id).stop()
+            for endpoint in self._rays.pop(job.job_id, ()):
+                endpoint.stop()
             return
         try:
-            if job.job_id not in self._dashboards:
+            if job.job_id not in self._rays:
                 self._start_ray(job)
-            self._dashboards[job.job_id].gone = wanted == "target_down"
-        except OSError:  # something else has the port: then this job's Ray can't be seen
+            for endpoint in self._rays[job.job_id]:
+                endpoint.gone = wanted == "target_down"
+        except OSError:  # something else has one of the ports: then this job's Ray can't be seen
+            for endpoint in self._rays.pop(job.job_id, ()):
+                endpoint.stop()
             with self._lock:
                 changes.append((time.time(), "refused"))
 
     def _start_ray(self, job: Job) -> None:
         plan = json.loads((job.folder / "plan.json").read_text(encoding="utf-8"))
         token = (job.folder / "ray_auth_token").read_text(encoding="utf-8").strip()
+        cpus, session = plan["cpus_per_node"], f"session_{job.start}_{job.job_id}"
+        opened = self._rays.setdefault(job.job_id, [])
         for tunnel in plan["tunnels"]:
-            self._dashboards[job.job_id] = Dashboard(
-                tunnel["vm_port"],
-                nodes=job.nodes,
-                cpus=plan["cpus_per_node"],
-                session=f"session_{job.start}_{job.job_id}",
-                token=token,
-            )
+            port = tunnel["vm_port"]
+            if tunnel["name"] == "dashboard":
+                opened.append(Dashboard(port, nodes=job.nodes, cpus=cpus, session=session, token=token))
+            elif tunnel["name"].startswith("metrics-"):
+                opened.append(NodeMetrics(port, cpus=cpus, session=session))
 
 
 def _print(job: Job, now: float) -> None:

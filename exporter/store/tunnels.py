@@ -6,8 +6,8 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-DASHBOARD = "dashboard"
-"""The tunnel to Ray's dashboard."""
+DASHBOARD, CLIENT, METRICS, SERVE = "dashboard", "client", "metrics", "serve"
+"""What tunnels lead to: Ray's dashboard, its server for clients, a node's metrics (`metrics-N`), Ray Serve."""
 
 UP = "up"
 
@@ -29,6 +29,22 @@ class Tunnel:
     port: int
     token: str
     may_be_open: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsTarget:
+    """A port of this machine that leads to the metrics of one node of a job's Ray.
+
+    Attributes:
+        node: its number in the job; 0 is the head.
+        port: on this machine's loopback.
+    """
+
+    site: str
+    job_id: str
+    campaign: str
+    node: str
+    port: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +75,35 @@ class Health:
 
 
 def to_probe(connection: sqlite3.Connection, site: str) -> list[Tunnel]:
-    """Returns the tunnels of a site's running jobs, oldest first."""
+    """Returns the tunnels of a site's running jobs, the oldest job's first."""
     rows = connection.execute(
-        "SELECT s.site, s.job_id, s.dashboard_port, s.token,"
+        "SELECT s.site, s.job_id, l.tunnel, l.port, s.token,"
         " coalesce(json_extract(s.spec, '$.ray.allow_unauthenticated_ray'), 0) AS may_be_open"
         " FROM tracked t JOIN submissions s ON s.token = t.token"
-        " JOIN jobs j ON j.site = s.site AND j.job_id = s.job_id"
-        " WHERE t.done = 0 AND t.site = ? AND j.state = 'running' AND s.dashboard_port IS NOT NULL ORDER BY s.created",
+        " JOIN jobs j ON j.site = s.site AND j.job_id = s.job_id JOIN leases l ON l.token = s.token"
+        " WHERE t.done = 0 AND t.site = ? AND j.state = 'running' ORDER BY s.created, l.port",
         (site,),
     )
+    return [Tunnel(**{**dict(row), "may_be_open": bool(row["may_be_open"])}) for row in rows]
+
+
+def metrics_targets(connection: sqlite3.Connection) -> list[MetricsTarget]:
+    """Returns where the metrics of running jobs' nodes are: of those whose Ray is ready, the oldest job's first.
+
+    Ready is what its supervisor says is, or what answers.
+    """
+    rows = connection.execute(
+        "SELECT s.site, s.job_id, s.campaign, l.tunnel, l.port FROM tracked t JOIN submissions s ON s.token = t.token"
+        " JOIN jobs j ON j.site = s.site AND j.job_id = s.job_id JOIN leases l ON l.token = s.token"
+        " LEFT JOIN runs r ON r.site = s.site AND r.job_id = s.job_id"
+        " LEFT JOIN tunnel_health h ON h.site = s.site AND h.job_id = s.job_id AND h.tunnel = l.tunnel"
+        " WHERE t.done = 0 AND j.state = 'running' AND substr(l.tunnel, 1, 8) = 'metrics-'"
+        " AND (r.ready_time IS NOT NULL OR h.last_success IS NOT NULL) ORDER BY s.created, l.port"
+    )
     return [
-        Tunnel(
-            row["site"], row["job_id"], DASHBOARD, row["dashboard_port"], row["token"], bool(row["may_be_open"])
-        )
+        MetricsTarget(row["site"], row["job_id"], row["campaign"], row["tunnel"].partition("-")[2], row["port"])
         for row in rows
-    ]  # fmt: skip
+    ]
 
 
 def keep(connection: sqlite3.Connection, found: Iterable[Health]) -> None:
@@ -110,3 +140,11 @@ def dashboards(connection: sqlite3.Connection, *, now: float) -> dict[tuple[str,
     """Returns the same of the dashboards' tunnels alone, by site and job."""
     found = current(connection, now=now)
     return {(health.site, health.job_id): health for health in found if health.tunnel == DASHBOARD}
+
+
+def by_job(connection: sqlite3.Connection, *, now: float) -> dict[tuple[str, str], list[Health]]:
+    """Returns the same of all tunnels, by site and job."""
+    found: dict[tuple[str, str], list[Health]] = {}
+    for health in current(connection, now=now):
+        found.setdefault((health.site, health.job_id), []).append(health)
+    return found

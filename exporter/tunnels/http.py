@@ -14,6 +14,7 @@ from dataclasses import dataclass
 MOST_BYTES = 64 * 1024
 """What an answer may have, its head included, unless said otherwise."""
 
+_SMALL_BYTES = 4096
 _BEGIN = b"HTTP/"
 _HEAD_END = b"\r\n\r\n"
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})[ \r]")
@@ -21,11 +22,27 @@ _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,9})[ \t]*\r\n", re.IGNORE
 
 
 class NoAnswerError(Exception):
-    """The connection was closed before an answer was there as a whole."""
+    """The connection was closed before an answer was there as a whole.
+
+    Attributes:
+        said: what of it came.
+    """
+
+    def __init__(self, said: bytes = b"") -> None:
+        super().__init__("the connection was closed before an answer was there as a whole")
+        self.said = said
 
 
 class NotHttpError(Exception):
-    """Something was said that is no answer over HTTP, or is longer than it may be."""
+    """Something was said that is no answer over HTTP, or is longer than it may be.
+
+    Attributes:
+        said: what was said.
+    """
+
+    def __init__(self, said: bytes = b"") -> None:
+        super().__init__("what was said is no answer over HTTP, or is too long")
+        self.said = said
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,30 +77,61 @@ async def get(port: int, path: str, *, bearer: str | None = None, most_bytes: in
         NotHttpError: somebody answered something else.
         OSError: this machine could not ask.
     """
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    reader, writer = await _asked(port, path, "application/json", bearer)
     try:
-        # HTTP/1.0: the answer ends where the connection does and comes in one piece, whatever its length.
-        lines = [f"GET {path} HTTP/1.0", f"Host: 127.0.0.1:{port}", "User-Agent: rayslurm", "Accept: application/json"]
-        if bearer is not None:
-            lines.append(f"Authorization: Bearer {bearer}")
-        writer.write("\r\n".join([*lines, "", ""]).encode())
         return _reply(await _receive(reader, most_bytes))
     finally:
         writer.close()
 
 
-async def _receive(reader: asyncio.StreamReader, most_bytes: int) -> bytes:
-    """Reads until there is a whole answer, or the connection is closed."""
+async def beginning(port: int, path: str, *, enough: int) -> Reply:
+    """Asks 127.0.0.1 for a path and reads no more of the answer than its head and the first bytes of its body.
+
+    Args:
+        port: where.
+        path: what for.
+        enough: how much of the body is wanted; there is less of it where the answer is shorter.
+
+    Raises:
+        ConnectionRefusedError, ConnectionError, NoAnswerError, NotHttpError, OSError: see `get`.
+    """
+    reader, writer = await _asked(port, path, "*/*", None)
+    try:
+        raw = await _receive(reader, MOST_BYTES, enough=enough)
+        _, end, body = raw.partition(_HEAD_END)
+        return _reply(raw, cut=bool(end) and len(body) >= enough)
+    finally:
+        writer.close()
+
+
+async def _asked(
+    port: int, path: str, accept: str, bearer: str | None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connects and asks."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    # HTTP/1.0: the answer ends where the connection does and comes in one piece, whatever its length.
+    lines = [f"GET {path} HTTP/1.0", f"Host: 127.0.0.1:{port}", "User-Agent: rayslurm", f"Accept: {accept}"]
+    if bearer is not None:
+        lines.append(f"Authorization: Bearer {bearer}")
+    writer.write("\r\n".join([*lines, "", ""]).encode())
+    return reader, writer
+
+
+async def _receive(reader: asyncio.StreamReader, most_bytes: int, *, enough: int | None = None) -> bytes:
+    """Reads until there is a whole answer, or so much of its body, or the connection is closed."""
     raw = b""
-    while chunk := await reader.read(MOST_BYTES):
+    while chunk := await reader.read(MOST_BYTES if enough is None else _SMALL_BYTES):
         raw += chunk
         if not raw.startswith(_BEGIN[: len(raw)]):
-            raise NotHttpError
+            raise NotHttpError(raw)
         length = _length(raw)
         if length is not None and len(raw) >= length:
             break
+        _, end, body = raw.partition(_HEAD_END)
+        if enough is not None and end and len(body) >= enough:
+            break
         if len(raw) > most_bytes:
-            raise NotHttpError
+            raise NotHttpError(raw)
     return raw
 
 
@@ -94,12 +142,12 @@ def _length(raw: bytes) -> int | None:
     return None if told is None else len(head) + len(end) + int(told[1])
 
 
-def _reply(raw: bytes) -> Reply:
+def _reply(raw: bytes, *, cut: bool = False) -> Reply:
     head, end, body = raw.partition(_HEAD_END)
     length = _length(raw)
-    if not end or (length is not None and len(raw) < length):
-        raise NoAnswerError
+    if not end or (not cut and length is not None and len(raw) < length):
+        raise NoAnswerError(raw)
     status = _STATUS.match(head + b"\r")
     if status is None:
-        raise NotHttpError
+        raise NotHttpError(raw)
     return Reply(int(status[1]), body)

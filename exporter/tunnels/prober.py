@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from exporter.config import Config, Site
-from exporter.errors import RayslurmError
-from exporter.store import tunnels
+from exporter.errors import InputError, RayslurmError
+from exporter.store import clusters, exposure, tunnel_failures, tunnels
+from exporter.store.clusters import RayCluster
 from exporter.store.db import Store
-from exporter.store.tunnels import Health, Tunnel
-from exporter.tunnels.health import DEADLINE_SECONDS, probe
+from exporter.store.exposure import Exposure
+from exporter.store.tunnel_failures import Failed
+from exporter.store.tunnels import DASHBOARD, UP, Health, Tunnel
+from exporter.tunnels.cluster import STALE_SECONDS, Cluster, ask
+from exporter.tunnels.exposure import look
+from exporter.tunnels.health import DEADLINE_SECONDS, SAID_BYTES, Finding, probe
+from exporter.tunnels.http import NoAnswerError
+from exporter.tunnels.listeners import listeners
 from exporter.tunnels.secrets import secret_path
 
 _log = logging.getLogger(__name__)
@@ -22,6 +31,18 @@ INTERVAL_SECONDS = 15.0
 
 _SHORTEST_SECONDS = 1.0
 _ROUNDS_KEPT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What one probe found of a tunnel, and of the cluster behind it."""
+
+    tunnel: Tunnel
+    finding: Finding
+    at: float
+    duration_seconds: float
+    cluster: Cluster | None = None
+    cluster_fault: str = ""
 
 
 class TunnelProber:
@@ -38,6 +59,9 @@ class TunnelProber:
         self._store = store
         self._clock = clock
         self._told: dict[Tunnel, str | None] = {}
+        self._faults: dict[Tunnel, str] = {}
+        self._statuses: dict[Tunnel, tuple[float, float]] = {}
+        self._kernel_unread = False
 
     async def run(self) -> None:
         """Probes until it is cancelled."""
@@ -52,14 +76,11 @@ class TunnelProber:
         wanted = await asyncio.to_thread(self._to_probe, site)
         self._forget_others(site, [tunnel for tunnel, _ in wanted])
         found = await asyncio.gather(*(self._probe(tunnel, secret) for tunnel, secret in wanted))
+        failed = [failure for one in found for failure in self._failures(one)]
+        for one in found:
+            self._tell(one)
         good_for = _ROUNDS_KEPT * _interval(site) + DEADLINE_SECONDS
-        kept = [
-            Health(tunnel.site, tunnel.job_id, tunnel.tunnel, state, at, duration, at + good_for)
-            for tunnel, state, at, duration in found
-            if state is not None
-        ]
-        if kept:
-            await asyncio.to_thread(self._store.write, lambda connection: tunnels.keep(connection, kept))
+        await asyncio.to_thread(self._keep, site, found, failed, good_for)
 
     async def _watch(self, site: Site) -> None:
         loop = asyncio.get_running_loop()
@@ -76,31 +97,133 @@ class TunnelProber:
     def _to_probe(self, site: Site) -> list[tuple[Tunnel, str | None]]:
         with self._store.snapshot() as connection:
             wanted = tunnels.to_probe(connection, site.name)
-        return [(tunnel, self._secret(tunnel)) for tunnel in wanted]
+        secrets = {token: self._secret(token) for token in {tunnel.token for tunnel in wanted}}
+        return [(tunnel, secrets[tunnel.token]) for tunnel in wanted]
 
-    def _secret(self, tunnel: Tunnel) -> str | None:
+    def _secret(self, token: str) -> str | None:
         try:
-            return secret_path(self._config.state_dir, tunnel.token).read_text(encoding="ascii").strip() or None
+            return secret_path(self._config.state_dir, token).read_text(encoding="ascii").strip() or None
         except (OSError, ValueError):
             return None
 
-    async def _probe(self, tunnel: Tunnel, secret: str | None) -> tuple[Tunnel, str | None, float, float]:
+    async def _probe(self, tunnel: Tunnel, secret: str | None) -> _Found:
         started = time.monotonic()
-        state = await probe(tunnel.port, secret, may_be_open=tunnel.may_be_open)
-        duration = time.monotonic() - started
-        self._tell(tunnel, state)
-        return tunnel, state, self._clock(), duration
+        finding = await probe(
+            tunnel.tunnel, tunnel.port, secret, may_be_open=tunnel.may_be_open, deadline=DEADLINE_SECONDS
+        )
+        found = _Found(tunnel, finding, self._clock(), time.monotonic() - started)
+        if tunnel.tunnel != DASHBOARD or finding.state != UP:
+            return found
+        try:
+            cluster = await ask(tunnel.port, secret)
+        except TimeoutError:
+            return replace(found, cluster_fault="timeout: no whole answer in time")
+        except InputError as error:
+            return replace(found, cluster_fault=f"not_understood: {error}")
+        except (NoAnswerError, OSError) as error:
+            return replace(found, cluster_fault=f"no_answer: {error}")
+        return replace(found, at=self._clock(), cluster=self._believed(tunnel, cluster))
 
-    def _tell(self, tunnel: Tunnel, state: str | None) -> None:
+    def _believed(self, tunnel: Tunnel, cluster: Cluster) -> Cluster:
+        """Returns a cluster without its use where Ray has not written its status for a while."""
+        if cluster.told is None:
+            return cluster
+        told, since = self._statuses.get(tunnel, (None, 0.0))
+        if told != cluster.told:
+            self._statuses[tunnel] = (cluster.told, self._clock())
+            return cluster
+        return cluster if self._clock() - since < STALE_SECONDS else cluster.without_use()
+
+    def _keep(self, site: Site, found: Sequence[_Found], failed: Sequence[Failed], good_for: float) -> None:
+        healths = [
+            Health(
+                one.tunnel.site, one.tunnel.job_id, one.tunnel.tunnel, one.finding.state, one.at,
+                one.duration_seconds, one.at + good_for,
+            )
+            for one in found
+            if one.finding.state is not None
+        ]  # fmt: skip
+        told = [
+            RayCluster(
+                one.tunnel.site, one.tunnel.job_id, one.at, one.at + good_for, one.cluster.nodes, one.cluster.capacity,
+                one.cluster.used, one.cluster.gcs_up, one.cluster.is_idle,
+            )
+            for one in found
+            if one.cluster is not None
+        ]  # fmt: skip
+        gone = [
+            (one.tunnel.site, one.tunnel.job_id)
+            for one in found
+            if one.tunnel.tunnel == DASHBOARD and one.finding.state not in {UP, None}
+        ]
+        seen = self._exposures(site, found, good_for)
+
+        def change(connection: sqlite3.Connection) -> None:
+            if healths:
+                tunnels.keep(connection, healths)
+            if told:
+                clusters.keep(connection, told)
+            clusters.doubt(connection, gone)
+            tunnel_failures.keep(connection, failed)
+            exposure.replace(connection, site.name, seen)
+
+        with self._store.snapshot() as connection:
+            known = exposure.any_of(connection, site.name)
+        if found or seen or known:
+            self._store.write(change)
+
+    def _exposures(self, site: Site, found: Sequence[_Found], good_for: float) -> list[Exposure]:
+        """Returns what the kernel says of a site's tunnels; nothing where it can't be asked."""
+        with self._store.snapshot() as connection:
+            held = exposure.held(connection, site.name)
+        if not held:
+            return []
+        try:
+            listening = listeners()
+        except OSError as error:
+            if not self._kernel_unread:
+                _log.warning("it can't be seen who listens on this machine, so neither whom it exposes: %s", error)
+            self._kernel_unread = True
+            return []
+        self._kernel_unread = False
+        states = {(one.tunnel.job_id, one.tunnel.tunnel): one.finding.state for one in found}
+        private = self._config.vm.private_addresses if self._config.vm else ()
+        return look(held, listening, private, states, good_until=self._clock() + good_for)
+
+    def _failures(self, found: _Found) -> list[Failed]:
+        """Returns what failed of a probe, before it is told; it goes on where the probe before found the same."""
+        tunnel, state = found.tunnel, found.finding.state
+        who = (tunnel.site, tunnel.job_id)
+        failed = []
+        if state is not None and state != UP:
+            goes_on = self._told.get(tunnel) == state
+            failed.append(Failed(*who, tunnel.tunnel, state, found.at, found.finding.said, goes_on))
+        if found.cluster_fault:
+            fault, _, said = found.cluster_fault.partition(": ")
+            goes_on = self._faults.get(tunnel) == fault
+            failed.append(Failed(*who, tunnel_failures.RAY, fault, found.at, said[:SAID_BYTES], goes_on))
+        return failed
+
+    def _tell(self, found: _Found) -> None:
         """Logs a state that is another than before."""
+        tunnel, state = found.tunnel, found.finding.state
         if self._told.get(tunnel, "") != state:
             words = state or "cannot be told, for want of its secret or of resources of this machine"
             _log.info("site %s: job %s: tunnel %s: %s", tunnel.site, tunnel.job_id, tunnel.tunnel, words)
         self._told[tunnel] = state
+        fault = found.cluster_fault.partition(": ")[0]
+        if fault and self._faults.get(tunnel) != fault:
+            _log.info("site %s: job %s: its Ray does not tell how it is: %s", *_who(tunnel), found.cluster_fault)
+        self._faults[tunnel] = fault
 
     def _forget_others(self, site: Site, wanted: list[Tunnel]) -> None:
-        for tunnel in [told for told in self._told if told.site == site.name and told not in wanted]:
-            del self._told[tunnel]
+        for kept in (self._told, self._faults, self._statuses):
+            for tunnel in [told for told in kept if told.site == site.name and told not in wanted]:
+                del kept[tunnel]
+
+
+def _who(tunnel: Tunnel) -> tuple[str, str]:
+    return tunnel.site, tunnel.job_id
 
 
 def _interval(site: Site) -> float:

@@ -10,11 +10,12 @@ from prometheus_client.exposition import gzip_accepted
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from exporter.errors import StoreError
 from exporter.metrics.render import Renderer
+from exporter.web.discovery import Discovery
 from exporter.web.pages import Pages
 
 _GZIP_LEVEL = 5
@@ -68,39 +69,15 @@ _PAGE_HEADERS = {
 }
 
 
-def make_app(renderer: Renderer, pages: Pages, ready: Callable[[], bool]) -> Starlette:
+def make_app(renderer: Renderer, pages: Pages, discovery: Discovery, ready: Callable[[], bool]) -> Starlette:
     """Returns the application.
 
     Args:
         renderer: makes /metrics.
         pages: makes the pages for people.
+        discovery: tells Prometheus what to scrape besides.
         ready: tells whether the owner's workers live.
     """
-
-    async def page(make: Callable[[], str | None], *, still: bool) -> Response:
-        # In the header: a page that renews itself by its own text cannot be kept from it by those whom it disturbs.
-        headers = _PAGE_HEADERS if still else {**_PAGE_HEADERS, "Refresh": _RENEW_SECONDS}
-        try:
-            text, status = await run_in_threadpool(make), 200
-        except StoreError as error:
-            text, status = pages.message("The store cannot be read", str(error), still=still), 503
-        if text is None:
-            words = "No job of that name is followed, or none any more."
-            text, status = pages.message("No such job", words, still=still), 404
-        return HTMLResponse(text, status_code=status, headers=headers)
-
-    async def front(request: Request) -> Response:
-        still = "still" in request.query_params
-        return await page(lambda: pages.front(still=still), still=still)
-
-    async def job(request: Request) -> Response:
-        still = "still" in request.query_params
-        site, job_id = request.path_params["site"], request.path_params["job_id"]
-        return await page(lambda: pages.job(site, job_id, still=still), still=still)
-
-    async def style(_: Request) -> Response:
-        headers = {"Cache-Control": "max-age=300", "X-Content-Type-Options": "nosniff"}
-        return Response(pages.style(), media_type="text/css", headers=headers)
 
     async def healthy(_: Request) -> Response:
         return PlainTextResponse("rayslurm is healthy.\n")
@@ -110,13 +87,57 @@ def make_app(renderer: Renderer, pages: Pages, ready: Callable[[], bool]) -> Sta
             return PlainTextResponse("rayslurm is ready.\n")
         return PlainTextResponse("rayslurm is not ready.\n", status_code=503)
 
+    async def ray_targets(_: Request) -> Response:
+        # Where this fails, Prometheus goes on with what it was told before.
+        try:
+            return JSONResponse(await run_in_threadpool(discovery.ray))
+        except StoreError as error:
+            return PlainTextResponse(f"The store cannot be read: {error}\n", status_code=503)
+
     return Starlette(
         routes=[
-            Route("/", front),
-            Route("/jobs/{site}/{job_id}", job),
-            Route("/style.css", style),
+            *_for_people(pages),
             Route("/metrics", MetricsPage(renderer).answer),
+            Route("/sd/ray", ray_targets),
             Route("/-/healthy", healthy),
             Route("/-/ready", is_ready),
         ]
     )
+
+
+def _for_people(pages: Pages) -> list[Route]:
+    """Returns the routes of the pages for people."""
+
+    async def page(request: Request, make: Callable[[bool], str | None]) -> Response:
+        still = "still" in request.query_params
+        # In the header: a page that renews itself by its own text cannot be kept from it by those whom it disturbs.
+        headers = _PAGE_HEADERS if still else {**_PAGE_HEADERS, "Refresh": _RENEW_SECONDS}
+        try:
+            text, status = await run_in_threadpool(make, still), 200
+        except StoreError as error:
+            text, status = pages.message("The store cannot be read", str(error), still=still), 503
+        if text is None:
+            words = "No job of that name is followed, or none any more."
+            text, status = pages.message("No such job", words, still=still), 404
+        return HTMLResponse(text, status_code=status, headers=headers)
+
+    async def front(request: Request) -> Response:
+        return await page(request, lambda still: pages.front(still=still))
+
+    async def job(request: Request) -> Response:
+        site, job_id = request.path_params["site"], request.path_params["job_id"]
+        return await page(request, lambda still: pages.job(site, job_id, still=still))
+
+    async def probes(request: Request) -> Response:
+        return await page(request, lambda still: pages.probes(still=still))
+
+    async def style(_: Request) -> Response:
+        headers = {"Cache-Control": "max-age=300", "X-Content-Type-Options": "nosniff"}
+        return Response(pages.style(), media_type="text/css", headers=headers)
+
+    return [
+        Route("/", front),
+        Route("/jobs/{site}/{job_id}", job),
+        Route("/probes", probes),
+        Route("/style.css", style),
+    ]

@@ -15,20 +15,40 @@ from exporter import __version__
 from exporter.config import Config
 from exporter.efficiency import combined
 from exporter.records import AllocationRecord, Bill, EfficiencyReport
-from exporter.store import balances, bills, chains, jobs, probe_runs, reports, runs, samples, submissions, tunnels
+from exporter.store import (
+    balances,
+    bills,
+    chains,
+    clusters,
+    exposure,
+    jobs,
+    probe_runs,
+    reports,
+    runs,
+    samples,
+    submissions,
+    tunnel_failures,
+    tunnels,
+)
 from exporter.store.balances import Project
 from exporter.store.chains import Chain
+from exporter.store.clusters import RayCluster
 from exporter.store.commands import CommandLedger
 from exporter.store.db import Store
+from exporter.store.exposure import Exposure
 from exporter.store.jobs import JobRow
 from exporter.store.probe_runs import ProbeRun
 from exporter.store.runs import Run
 from exporter.store.submissions import Submission
-from exporter.store.tunnels import Health
+from exporter.store.tunnel_failures import Failure
+from exporter.store.tunnels import DASHBOARD, Health
 from exporter.web import shown
 
 _FULL = 0.95
 """From this share on an area or a balance is marked as nearly used up."""
+
+_FAILURES = 100
+"""How many failures of tunnels at one site are shown."""
 
 AREAS_PROBE = "areas"
 JOBS_PROBE = "jobs"
@@ -36,16 +56,35 @@ JOBS_PROBE = "jobs"
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """A job, what it cost, where its dashboard is, what its supervisor says, and the chain that it belongs to."""
+    """A job, what it cost, where its dashboard is, how its Ray is, what its supervisor says, and its chain."""
 
     job: JobRow
     bill: Bill | None
     efficiency: list[EfficiencyReport]
     submission: Submission | None
-    tunnel: Health | None
+    tunnels: list[Health]
+    exposed: list[Exposure]
+    ray: RayCluster | None
+    nodes_expected: int | None
     run: Run | None
     chain: Chain | None
     now: float
+
+    @property
+    def tunnel(self) -> Health | None:
+        """How its dashboard's tunnel is."""
+        return next((health for health in self.tunnels if health.tunnel == DASHBOARD), None)
+
+    @property
+    def other_tunnels(self) -> list[Health]:
+        """How its other tunnels are."""
+        return [health for health in self.tunnels if health.tunnel != DASHBOARD]
+
+    @property
+    def lacks_nodes(self) -> bool:
+        """Whether fewer nodes are alive in its Ray than there should be."""
+        alive = self.ray.alive if self.ray else None
+        return alive is not None and self.nodes_expected is not None and alive < self.nodes_expected
 
     @property
     def ending(self) -> str:
@@ -89,6 +128,15 @@ class SiteView:
     def unheard(self) -> ProbeRun | None:
         """How asking it for its jobs went, where that failed: what is shown of them is old."""
         return next((run for run in self.probes if run.probe == JOBS_PROBE and not run.success), None)
+
+
+@dataclass(frozen=True, slots=True)
+class ProbesView:
+    """A site, its tunnels as they were last found, and their last failures."""
+
+    site: SiteView
+    tunnels: list[Health]
+    failures: list[Failure]
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +263,26 @@ class Pages:
             views = [replace(view, submission=_launched(connection, view.job)) for view in views]
         return self._render("job.html", now, still, view=views[0]) if views else None
 
+    def probes(self, *, still: bool = False) -> str:
+        """Returns the page on the probes: of sites how they last went, of tunnels their last failures.
+
+        Args:
+            still: whether it is a page that doesn't renew itself.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        now = self._clock()
+        with self._store.snapshot() as connection:
+            sites = [self._site(connection, name, now) for name in self._config.sites]
+            opened = tunnels.current(connection, now=now)
+            failures = {name: tunnel_failures.latest(connection, name, most=_FAILURES) for name in self._config.sites}
+        views = [
+            ProbesView(site, [health for health in opened if health.site == site.name], failures[site.name])
+            for site in sites
+        ]
+        return self._render("probes.html", now, still, views=views)
+
     def message(self, title: str, words: str, *, still: bool = False) -> str:
         """Returns a page that says one thing.
 
@@ -235,20 +303,26 @@ class Pages:
 
     def _views(self, connection: sqlite3.Connection, rows: list[JobRow], now: float) -> list[JobView]:
         ours = {(row.site, row.job_id): row for row in submissions.settled(connection)}
-        health = tunnels.dashboards(connection, now=now)
+        health = tunnels.by_job(connection, now=now)
+        exposed = exposure.of_jobs(connection, now=now)
+        rays, expected = clusters.current(connection, now=now), clusters.expected(connection)
         chained = chains.of_jobs(connection, rows)
         return [
             JobView(
                 job,
                 bills.of_job(connection, job.site, job.job_id) if job.final else None,
                 combined(reports.of_job(connection, job.site, job.job_id)) if job.final else [],
-                ours.get((job.site, job.job_id)),
-                health.get((job.site, job.job_id)),
+                ours.get(identity),
+                health.get(identity, []),
+                exposed.get(identity, []),
+                rays.get(identity),
+                expected.get(identity),
                 runs.of_job(connection, job.site, job.job_id),
-                chained.get((job.site, job.job_id)),
+                chained.get(identity),
                 now,
             )
             for job in rows
+            for identity in [(job.site, job.job_id)]
         ]
 
     def _site(self, connection: sqlite3.Connection, name: str, now: float) -> SiteView:

@@ -14,7 +14,7 @@ from exporter.tunnels.secrets import secret_path
 from tests.lab.lab import Lab
 from tests.lab.serving import SITE, Rayslurm, configure, own_site
 from tests.panels import run_panels
-from tests.prometheus_server import CLOSED, prometheus_server, render_config
+from tests.prometheus_server import CLOSED, prometheus_server, query, render_config
 
 DASHBOARD = Path(__file__).parents[2] / "grafana/dashboards/jobs.json"
 
@@ -27,6 +27,8 @@ cluster:
   memory_per_node: 3000M
   object_store_per_node: 200M
   time: "00:20:00"
+ray:
+  client_tunnel: true
 """
 
 
@@ -40,6 +42,7 @@ def test_the_whole_way(lab: Lab, ray_venv: Path, tmp_path: Path) -> None:
     replacements = {
         "127.0.0.1:9810": f"127.0.0.1:{rayslurm.port}",
         "scrape_interval: 30s": "scrape_interval: 1s",
+        "refresh_interval: 15s": "refresh_interval: 1s",
         "127.0.0.1:9093": CLOSED,
     }
     prometheus_config = render_config(tmp_path / "prometheus", replacements)
@@ -71,6 +74,7 @@ def test_the_whole_way(lab: Lab, ray_venv: Path, tmp_path: Path) -> None:
         assert ready_time == pytest.approx(ready["ready_time"], abs=0.001)
         assert rayslurm.value("ray_cluster_info", **job, ray_version=version["ray_version"]) == 1
 
+        watch_the_cluster(lab, rayslurm, launched, prometheus)
         watch_the_tunnel(lab, rayslurm, launched)
 
         assert "cancel" in rayslurm.run("cancel", f"{SITE}/{job_id}", "--yes").stdout
@@ -78,7 +82,9 @@ def test_the_whole_way(lab: Lab, ray_venv: Path, tmp_path: Path) -> None:
         finished = {"site": SITE, "state": "cancelled"}
         lab.wait(lambda: rayslurm.value("jobs_finished_total", **finished) == 1, 90, "its end on /metrics")
         assert rayslurm.value("job_state", **job, state="cancelled") == 1
-        assert rayslurm.value("tunnel_up", **job) is None
+        assert rayslurm.value("tunnel_up", **job, tunnel="dashboard") is None
+        assert rayslurm.value("ray_nodes_expected", **job) is None
+        assert httpx.get(f"{rayslurm.url}/sd/ray", trust_env=False).json() == []
         # Ray ends its head without the dashboard, which was killed just before the cancel.
         said = lab.wait(lambda: of_status(rayslurm, job_id)["run"]["reason"], 30, "how it ended")
         assert said.startswith(("the head on c1 ended", "SIGTERM came")), said
@@ -128,15 +134,18 @@ def test_the_whole_way(lab: Lab, ray_venv: Path, tmp_path: Path) -> None:
 def watch_the_tunnel(lab: Lab, rayslurm: Rayslurm, launched: dict[str, Any]) -> None:
     """What is shown of the tunnel to a real Ray when its ssh, its Ray or its secret isn't what it should be."""
 
+    own = {("tunnel", "dashboard")}
+
     def shows(state: str) -> None:
         changed = time.time()
 
         def shown() -> list[float]:
             page = rayslurm.samples()  # read once, since it goes on changing
-            states = [dict(labels)["state"] for labels in page.get("rayslurm_tunnel_state", {})]
-            up = list(page.get("rayslurm_tunnel_up", {}).values())
+            states = [dict(labels)["state"] for labels in page.get("rayslurm_tunnel_state", {}) if own <= labels]
+            up = [value for labels, value in page.get("rayslurm_tunnel_up", {}).items() if own <= labels]
             assert up == [one == "up" for one in states]
-            last = list(page.get("rayslurm_tunnel_last_success_timestamp_seconds", {}).values())
+            successes = page.get("rayslurm_tunnel_last_success_timestamp_seconds", {})
+            last = [value for labels, value in successes.items() if own <= labels]
             return last if states == [state] else []
 
         (last_up,) = lab.wait(shown, 40, f"tunnel {state}", every=0.1)
@@ -160,12 +169,44 @@ def watch_the_tunnel(lab: Lab, rayslurm: Rayslurm, launched: dict[str, Any]) -> 
     shows("up")
 
     dashboard = processes("ray/dashboard/dashboard.py")
+    assert rayslurm.value("ray_nodes", site=SITE, job_id=launched["job_id"], state="alive") == 2
     lab.on("c1", "kill", "-STOP", *dashboard)
     shows("timeout")
     lab.on("c1", "kill", "-CONT", *dashboard)
     shows("up")
     lab.on("c1", "kill", "-KILL", *dashboard)
     shows("target_down")
+    assert rayslurm.value("ray_nodes", site=SITE, job_id=launched["job_id"], state="alive") is None
+
+
+def watch_the_cluster(lab: Lab, rayslurm: Rayslurm, launched: dict[str, Any], prometheus: str) -> None:
+    """What is shown of the Ray itself, and that Prometheus finds the metrics of its nodes."""
+    job = {"site": SITE, "job_id": launched["job_id"]}
+
+    tunnels = {"dashboard", "client", "metrics-0", "metrics-1"}
+
+    def states() -> set[tuple[str, str]]:
+        pairs = [dict(labels) for labels in rayslurm.samples().get("rayslurm_tunnel_state", {})]
+        return {(pair["tunnel"], pair["state"]) for pair in pairs}
+
+    lab.wait(lambda: states() == {(tunnel, "up") for tunnel in tunnels}, 40, "all tunnels up")
+    lab.wait(lambda: rayslurm.value("ray_nodes", **job, state="alive") == 2, 20, "two nodes alive on /metrics")
+    assert rayslurm.value("ray_nodes_expected", **job) == 2
+    assert rayslurm.value("ray_gcs_up", **job) == 1
+    lab.wait(lambda: rayslurm.value("ray_resource_capacity", **job, resource="cpu") == 4, 20, "what it has")
+    assert rayslurm.value("ray_resource_used", **job, resource="cpu") == 0
+    lab.wait(lambda: (rayslurm.value("ray_idle_seconds", **job) or 0) > 1, 20, "that nobody uses it")
+    assert of_status(rayslurm, launched["job_id"])["ray"]["nodes"] == {"alive": 2}
+    exposed = rayslurm.samples()["rayslurm_tunnel_bind_exposed"]
+    assert {dict(labels)["tunnel"] for labels in exposed} == tunnels
+    assert set(exposed.values()) == {0.0}
+
+    def scraped() -> list[dict[str, str]]:
+        found = query(prometheus, f'ray_node_cpu_count{{site="{SITE}",job_id="{launched["job_id"]}",campaign=""}}')
+        return found if len(found) == 2 else []
+
+    found = lab.wait(scraped, 30, "Ray's own metrics of both nodes in Prometheus")
+    assert {one["node"]: one["ip"] for one in found} == {"0": lab.address("c1"), "1": lab.address("c2")}
 
 
 def of_status(rayslurm: Rayslurm, job_id: str) -> dict[str, Any]:

@@ -36,7 +36,8 @@ def fill(store: Store, make_site: MakeSite, clock: Clock) -> None:
     store.write(
         lambda connection: submissions.intend(
             connection, token="abcdefghjkmn", site=SITE, campaign="nightly", name="train", run_dir="x", now=1.0,
-            spec={"project": "project_2001234", "partition": "small"}, tunnels={"dashboard": [8100]},
+            spec={"project": "project_2001234", "partition": "small", "cluster": {"nodes": 2}},
+            tunnels={"dashboard": [8100]},
         )
     )  # fmt: skip
     store.write(lambda connection: submissions.submitted(connection, "abcdefghjkmn", "77", now=2.0))

@@ -25,7 +25,7 @@ from tests.unit.conftest import Clock, MakeSite
 from tests.unit.filled import as_puhti, fill, follow
 
 GOLDEN = Path(__file__).parents[1] / "golden/metrics.txt"
-_OF_A_JOB = {"site", "job_id", "state", "reason", "source", "kind", "unit", "tunnel"}
+_OF_A_JOB = {"site", "job_id", "state", "reason", "source", "kind", "unit", "tunnel", "resource"}
 
 
 def page(store: Store, config: Config, clock: Clock, parts: Mapping[str, Collector] | None = None) -> str:

@@ -19,6 +19,7 @@ from exporter.store.commands import CommandLedger
 from exporter.store.db import Store
 from exporter.store.samples import Sample
 from exporter.web.app import make_app
+from exporter.web.discovery import Discovery
 from exporter.web.pages import Pages
 from tests.unit.conftest import Clock, MakeSite
 from tests.unit.filled import SITE, as_puhti, fill
@@ -298,7 +299,9 @@ def test_it_asks_no_site_and_is_made_beside_the_event_loop(
 
     monkeypatch.setattr(pages, "front", noting)
     before = left()
-    transport = httpx.ASGITransport(make_app(Renderer(store, config, clock=clock), pages, lambda: True))
+    transport = httpx.ASGITransport(
+        make_app(Renderer(store, config, clock=clock), pages, Discovery(store, config), lambda: True)
+    )
 
     async def look() -> httpx.Response:
         async with httpx.AsyncClient(transport=transport, base_url="http://rayslurm") as client:

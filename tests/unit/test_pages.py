@@ -22,6 +22,7 @@ from exporter.store import tunnels
 from exporter.store.db import Store
 from exporter.store.tunnels import Health
 from exporter.web.app import make_app
+from exporter.web.discovery import Discovery
 from exporter.web.pages import Pages
 from exporter.web.shown import amount, length, percent, size
 from tests.unit.conftest import Clock, MakeSite
@@ -70,7 +71,9 @@ class Read(HTMLParser):
 
 def answers(pages: Pages, store: Store, config: Config, *paths: str) -> list[httpx.Response]:
     async def ask() -> list[httpx.Response]:
-        transport = httpx.ASGITransport(make_app(Renderer(store, config), pages, lambda: True))
+        transport = httpx.ASGITransport(
+            make_app(Renderer(store, config), pages, Discovery(store, config), lambda: True)
+        )
         async with httpx.AsyncClient(transport=transport, base_url="http://rayslurm") as client:
             return [await client.get(path) for path in paths]
 

@@ -35,7 +35,7 @@ VERSION = {"version": "4", "ray_version": "2.60.0", "session_name": "session_1"}
 
 
 def found(port: int, secret: str | None = SECRET, *, may_be_open: bool = False, deadline: float = 5) -> str | None:
-    return asyncio.run(probe(port, secret, may_be_open=may_be_open, deadline=deadline))
+    return asyncio.run(probe("dashboard", port, secret, may_be_open=may_be_open, deadline=deadline)).state
 
 
 @contextmanager
@@ -357,7 +357,7 @@ def test_what_is_kept_of_a_job_goes_when_it_has_ended(config: Config, store: Sto
 
 def test_a_job_without_a_port_has_no_tunnel(store: Store) -> None:
     launched(store, 1)
-    store.write(lambda connection: connection.execute("UPDATE submissions SET dashboard_port = NULL"))
+    store.write(lambda connection: connection.execute("DELETE FROM leases"))
     with store.snapshot() as connection:
         assert tunnels.to_probe(connection, SITE) == []
 

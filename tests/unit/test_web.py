@@ -13,6 +13,7 @@ from exporter.config import Config
 from exporter.metrics.render import Renderer
 from exporter.store.db import Store
 from exporter.web.app import make_app
+from exporter.web.discovery import Discovery
 from exporter.web.pages import Pages
 from tests.unit.conftest import Clock
 
@@ -27,7 +28,7 @@ def ask(
 
     async def all_at_once() -> list[httpx.Response]:
         pages = Pages(renderer._store, renderer._config)
-        transport = httpx.ASGITransport(make_app(renderer, pages, ready))
+        transport = httpx.ASGITransport(make_app(renderer, pages, Discovery(renderer._store, renderer._config), ready))
         async with httpx.AsyncClient(transport=transport, base_url="http://rayslurm") as client:
             return await asyncio.gather(*(client.get(path, headers=headers) for path in paths))
 
