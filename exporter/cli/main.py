@@ -17,7 +17,7 @@ COMMANDS = {
     "serve": ("serve_command", "Follow the jobs of all sites and serve /metrics, until interrupted."),
     "demo": ("demo_command", "Show rayslurm at work on practice sites on this machine, without an account."),
     "launch": ("job_commands", "Start a Ray cluster as a Slurm job."),
-    "render": ("render_command", "Show exactly what a launch would send; ask nobody."),
+    "render": ("render_command", "Show exactly what a launch would send, but for the values of `ray.env`; ask nobody."),
     "track": ("job_commands", "Follow a job that was submitted by hand; of an array, all its tasks."),
     "cancel": ("job_commands", "Cancel a job."),
     "logs": ("job_commands", "Show the end of what a job has printed."),
