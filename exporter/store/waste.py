@@ -1,9 +1,9 @@
 """What jobs cost while they were of no use: reckoned once, when a job's bill is final.
 
 Of a job that never had its Ray ready the whole time counts. Of others, as long as it was seen from here: that Ray used
-no CPU and no GPU, or that the dashboard's tunnel was down while no entrypoint could work on without it. A moment counts
-once: `never_ready` before `tunnel_down` before `idle`. What was not seen is no waste, and of a job whose bill isn't known
-no units are.
+no CPU and no GPU, or that the dashboard's tunnel was down while no entrypoint could work on without it. A moment
+counts once: `never_ready` before `tunnel_down` before `idle`. What was not seen is no waste, and of a job whose bill
+isn't known no units are.
 """
 
 from __future__ import annotations

@@ -15,16 +15,31 @@ from exporter import __version__
 from exporter.config import Config
 from exporter.efficiency import combined
 from exporter.records import AllocationRecord, Bill, EfficiencyReport
-from exporter.store import balances, bills, chains, jobs, probe_runs, reports, runs, samples, submissions, tunnels
+from exporter.store import (
+    balances,
+    bills,
+    chains,
+    consequences,
+    jobs,
+    probe_runs,
+    reports,
+    runs,
+    samples,
+    submissions,
+    tunnels,
+    waste,
+)
 from exporter.store.balances import Project
 from exporter.store.chains import Chain
 from exporter.store.commands import CommandLedger
+from exporter.store.consequences import Consequence
 from exporter.store.db import Store
 from exporter.store.jobs import JobRow
 from exporter.store.probe_runs import ProbeRun
 from exporter.store.runs import Run
 from exporter.store.submissions import Submission
 from exporter.store.tunnels import Health
+from exporter.store.waste import Waste
 from exporter.web import shown
 
 _FULL = 0.95
@@ -36,7 +51,7 @@ JOBS_PROBE = "jobs"
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """A job, what it cost, where its dashboard is, what its supervisor says, and the chain that it belongs to."""
+    """A job, what it cost, where its dashboard is, what its supervisor says, its chain, and what of it was no use."""
 
     job: JobRow
     bill: Bill | None
@@ -45,12 +60,19 @@ class JobView:
     tunnel: Health | None
     run: Run | None
     chain: Chain | None
+    consequences: list[Consequence]
+    waste: list[Waste]
     now: float
+
+    @property
+    def acted(self) -> str:
+        """What rayslurm did about it, or has to say of it."""
+        return consequences.in_words(self.job, self.consequences)
 
     @property
     def ending(self) -> str:
         """Why it ended."""
-        return runs.ending(self.job, self.run)
+        return runs.ending(self.job, self.run, self.acted)
 
     @property
     def limit_at(self) -> float | None:
@@ -168,7 +190,7 @@ class Pages:
         self._templates.globals.update(
             length=shown.length, moment=shown.moment, exactly=shown.exactly, at=shown.at, day=shown.day,
             amount=shown.amount, size=shown.size, percent=shown.percent, text=shown.text, tunnel=shown.tunnel,
-            version=__version__,
+            no_use=shown.no_use, version=__version__,
         )  # fmt: skip
 
     def front(self, *, still: bool = False) -> str:
@@ -246,6 +268,8 @@ class Pages:
                 health.get((job.site, job.job_id)),
                 runs.of_job(connection, job.site, job.job_id),
                 chained.get((job.site, job.job_id)),
+                consequences.of_job(connection, job.site, job.job_id),
+                waste.of_job(connection, job),
                 now,
             )
             for job in rows
