@@ -203,10 +203,9 @@ def _follow(
     known = {one.condition: one for one in consequences.of_job(connection, job.site, job.job_id)}
     if any(one.state == "cancelled" for one in known.values()):
         return None
-    spec = _spec(job)
     for condition in CONDITIONS:
         since, spell = looked.since.get(condition), spells.get((job.job_id, condition))
-        if since is None or spell is None or spec is None:
+        if since is None or spell is None or (spec := _spec(job)) is None:
             continue
         action, after = spec.consequence(condition)
         if min(spell.seconds, now - since) < after:

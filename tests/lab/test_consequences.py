@@ -26,8 +26,14 @@ import time
 import ray
 
 ray.init()
-holding = ray.remote(num_cpus=1)(time.sleep)
-ray.get(holding.remote(3600))
+
+
+@ray.remote(num_cpus=1)
+def hold():
+    time.sleep(3600)
+
+
+ray.get(hold.remote())
 """
 
 
