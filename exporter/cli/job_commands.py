@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -36,9 +36,22 @@ from exporter.launch.selection import files_text
 from exporter.launch.sent import kept, package
 from exporter.launch.spec import load_spec
 from exporter.records import Bill, EfficiencyReport
-from exporter.store import bills, chains, clusters, exposure, jobs, reports, runs, submissions, tunnels
+from exporter.store import (
+    bills,
+    chains,
+    clusters,
+    consequences,
+    exposure,
+    jobs,
+    reports,
+    runs,
+    submissions,
+    tunnels,
+    waste,
+)
 from exporter.store.chains import Chain
 from exporter.store.clusters import RayCluster
+from exporter.store.consequences import Consequence
 from exporter.store.jobs import JobRow
 from exporter.store.runs import Run
 from exporter.store.submissions import Submission
@@ -216,6 +229,8 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         costs = {job: bills.of_job(connection, job.site, job.job_id) for job in shown if job.final}
         used = {job: combined(reports.of_job(connection, job.site, job.job_id)) for job in shown if job.final}
         said = {(job.site, job.job_id): runs.of_job(connection, job.site, job.job_id) for job in shown}
+        followed = {(job.site, job.job_id): consequences.of_job(connection, job.site, job.job_id) for job in shown}
+        wasted = {(job.site, job.job_id): waste.of_job(connection, job) for job in shown}
         chained = chains.of_jobs(connection, shown)
     shown = [job for job in shown if _is_newest(job, chained.get((job.site, job.job_id)))]
     if as_json:
@@ -231,6 +246,8 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
                         "ray": ray.as_json(expected.get(identity)) if (ray := rays.get(identity)) else None,
                         "efficiency": [asdict(report) for report in used.get(job, ())],
                         "run": asdict(run) if (run := said.get((job.site, job.job_id))) else None,
+                        "consequences": [asdict(one) for one in followed[job.site, job.job_id]],
+                        "waste": [asdict(one) for one in wasted[job.site, job.job_id]],
                         "chain": chain.as_json() if (chain := chained.get((job.site, job.job_id))) else None,
                     }
                     for job in shown
@@ -251,7 +268,7 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
                 f"{job.site}/{job.job_id}",
                 _name(job, chained.get((job.site, job.job_id))),
                 job.state,
-                _reason(job, said.get((job.site, job.job_id))),
+                _reason(job, said.get((job.site, job.job_id)), followed[job.site, job.job_id]),
                 _nodes(job, rays.get(identity), expected.get(identity)),
                 duration(job.elapsed_seconds),
                 duration(job.time_limit_seconds),
@@ -292,14 +309,16 @@ def _name(job: JobRow, chain: Chain | None) -> str:
     return name if chain is None else f"{name} ({chain.last.submission.link + 1} of {chain.times + 1})"
 
 
-def _reason(job: JobRow, run: Run | None) -> str:
-    """Returns why a job waits, how far it is, or why it ended, in a line."""
+def _reason(job: JobRow, run: Run | None, followed: Collection[Consequence]) -> str:
+    """Returns why a job waits, how far it is and what there is to say of it, or why it ended, in a line."""
+    acted = consequences.in_words(job, followed)
     if job.final:
-        first = runs.ending(job, run).partition("\n")[0]
+        first = runs.ending(job, run, acted).partition("\n")[0]
         return first if len(first) <= _REASON_WIDTH else first[: _REASON_WIDTH - 1] + "…"
     if run is None or run.phase is None or job.state == "pending":
-        return job.pending_reason or ""
-    return f"Ray is ready, phase {run.phase}" if run.ready_time else f"phase {run.phase}"
+        return acted or job.pending_reason or ""
+    phase = f"Ray is ready, phase {run.phase}" if run.ready_time else f"phase {run.phase}"
+    return f"{phase}; {acted}" if acted else phase
 
 
 def _cost(bill: Bill | None, chain: Chain | None) -> str:

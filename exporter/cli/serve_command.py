@@ -64,7 +64,7 @@ def _serve(config: Config, store: Store) -> None:
     typer.echo(f"rayslurm: serving {url}/metrics, and {url}/ for people")
     sys.stdout.flush()
     try:
-        asyncio.run(_run(server, listener, TunnelProber(config, store), Keeper(config, store)))
+        asyncio.run(_run(server, listener, TunnelProber(config, store, lost=owner.look_early), Keeper(config, store)))
     except KeyboardInterrupt:
         pass
     finally:

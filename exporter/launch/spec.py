@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -12,6 +12,7 @@ from exporter.config import Name, OneLine, Port
 from exporter.errors import ConfigError
 from exporter.launch.bring import BringItem, BringLimits, Inside
 from exporter.sites.overrides import Words
+from exporter.store.conditions import Condition
 from exporter.yamlfile import JOURNAL, Duration, FileModel, Size, load_model
 
 Memory = Annotated[Size, Field(ge=64 * 1024**2)]
@@ -20,6 +21,8 @@ Memory = Annotated[Size, Field(ge=64 * 1024**2)]
 JobName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,47}$")]
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._,:/+-]*$")]
 
+_USUAL_SECONDS = 1800.0
+_BEYOND_READY_SECONDS = 600.0
 
 _PLACE = r"/(?:[A-Za-z0-9._+@/-]|\{project\}|\{user\})+"
 SitePath = Annotated[str, Field(pattern=rf"^{_PLACE}$")]
@@ -117,6 +120,23 @@ class Continuation(FileModel):
     total_units: Annotated[float, Field(gt=0)] | None = None
 
 
+class Consequence(FileModel):
+    """What follows when a job goes on without being of use; written as a word where its time is the usual one.
+
+    Attributes:
+        action: say so, or cancel the job.
+        after: for how many seconds without a break it must have been seen; the usual time where left out.
+    """
+
+    action: Literal["report", "cancel"] = "report"
+    after: Annotated[Duration, Field(ge=10)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _word(cls, written: object) -> object:
+        return {"action": written} if isinstance(written, str) else written
+
+
 class Spec(FileModel):
     """A Ray cluster as a Slurm job.
 
@@ -131,6 +151,9 @@ class Spec(FileModel):
         warn_before_end: seconds before the time limit at which the job begins to end by itself; `warn_seconds`.
         grace: seconds that the entrypoint may take to end, and to save its state, after TERM; `grace_seconds`.
         continue_on_timeout: what follows a job that met its limit; nothing where left out.
+        on_tunnel_loss: what follows when Ray was ready and its dashboard isn't reached any more.
+        on_idle: what follows when no CPU and no GPU of Ray is in use.
+        on_never_ready: what follows when the job runs and its Ray isn't ready.
         directives: further `#SBATCH` options, such as `--constraint=...`.
         bring: files and folders of this machine that are copied into the working folder.
         bring_limits: how much they may be.
@@ -148,10 +171,20 @@ class Spec(FileModel):
     warn_before_end: Annotated[Duration, Field(ge=10)] | None = None
     grace: Annotated[Duration, Field(ge=0)] | None = None
     continue_on_timeout: Continuation | None = None
+    on_tunnel_loss: Consequence = Consequence()
+    on_idle: Consequence = Consequence()
+    on_never_ready: Consequence = Consequence()
     directives: tuple[Annotated[str, Field(pattern=r"^--[a-z][a-z-]*(=[^\x00-\x1f\x7f]+)?$")], ...] = ()
     bring: Annotated[tuple[BringItem, ...], Field(max_length=100)] = ()
     bring_limits: BringLimits = BringLimits()
     results: Annotated[tuple[Inside, ...], Field(max_length=100)] = ()
+
+    @model_validator(mode="after")
+    def _can_be_seen(self) -> Self:
+        for name in ("on_tunnel_loss", "on_idle"):
+            if getattr(self, name).action == "cancel" and not self.ray.dashboard_tunnel:
+                raise ValueError(f"{name}: is only seen through the dashboard's tunnel; set ray.dashboard_tunnel: true")
+        return self
 
     @model_validator(mode="after")
     def _ours(self) -> Self:
@@ -178,6 +211,15 @@ class Spec(FileModel):
             folder: the folder of its file, where relative paths start; absolute.
         """
         return self.model_copy(update={"bring": tuple(item.at(folder) for item in self.bring)})
+
+    def consequence(self, condition: Condition) -> tuple[Literal["report", "cancel"], float]:
+        """Returns what follows when a condition holds, and after how many seconds.
+
+        A Ray that doesn't become ready is first left to its own `ray.ready_timeout`.
+        """
+        named = {"tunnel_down": self.on_tunnel_loss, "idle": self.on_idle, "never_ready": self.on_never_ready}
+        usual = self.ray.ready_timeout + _BEYOND_READY_SECONDS if condition == "never_ready" else _USUAL_SECONDS
+        return named[condition].action, named[condition].after or usual
 
     @property
     def warn_seconds(self) -> int:

@@ -106,6 +106,12 @@ _METRICS = (
         "billing_units_total", "counter", "site project campaign kind unit",
         "What followed jobs cost; a job's bill is added once, when it is final. Never add up kinds or units.",
     ),
+    _metric(
+        "wasted_billing_units_total", "counter", "site project campaign kind unit reason",
+        "What of billing_units_total was paid while a launched job was of no use, added when its bill is final: "
+        "never_ready (its Ray never was), tunnel_down (it has no entrypoint and its dashboard was not reached) or idle "
+        "(its Ray used no CPU and no GPU); only times that were seen, and each once.",
+    ),
     # Billing
     _metric(
         "job_billing_units", "gauge", "site job_id kind unit source",

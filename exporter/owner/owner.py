@@ -24,6 +24,9 @@ from exporter.store.requests import Request
 
 _log = logging.getLogger(__name__)
 
+JOBS = "jobs"
+"""The probe that looks at the queue."""
+
 _LOOK_SECONDS = 0.5
 """Between two looks for requests; a read of a local file."""
 
@@ -87,6 +90,10 @@ class Owner:
                 return
             time.sleep(_LOOK_SECONDS / 10)
         self._lock.release()
+
+    def look_early(self, site: str) -> None:
+        """Has a site's queue looked at early, within its limits: a tunnel of a job there was lost."""
+        self._workers[site].hurry(JOBS)
 
     def ready(self) -> bool:
         """Tells whether every worker lives."""

@@ -8,13 +8,14 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from exporter.config import Config
 from exporter.errors import RayslurmError, StoreError
 from exporter.launch.bundle import sweep as sweep_bundles
+from exporter.owner.consequences import Consequences
 from exporter.owner.continuations import Continuations
 from exporter.owner.perform import perform
 from exporter.probes import Probe, ProbeContext, probe_makers
@@ -33,11 +34,18 @@ Schedule = Callable[[str, str, float], None]
 """Asks for a probe of a site to be enqueued in so many seconds."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Hurry:
+    """Something changed that a probe may look at early, within its own limits."""
+
+    probe: str
+
+
 @dataclass(order=True, slots=True)
 class _Task:
     rank: int
     number: int
-    work: Probe | Request | None = field(compare=False)
+    work: Probe | Request | _Hurry | None = field(compare=False)
 
 
 class SiteWorker(threading.Thread):
@@ -57,8 +65,8 @@ class SiteWorker(threading.Thread):
         self._tasks: queue.PriorityQueue[_Task] = queue.PriorityQueue()
         self._numbers = itertools.count()
         self._probes: dict[str, Probe] = {name: make() for name, make in probe_makers().items()}
-        continuations = Continuations(config)
-        self._probes[continuations.name] = continuations
+        for probe in (Consequences(), Continuations(config)):
+            self._probes[probe.name] = probe
         self._queued: set[str] = set()
         self._lock = threading.Lock()
         self.busy_for_person = False
@@ -91,6 +99,10 @@ class SiteWorker(threading.Thread):
             self._queued.add(name)
         self._put(_PROBES, self._probes[name])
 
+    def hurry(self, name: str) -> None:
+        """Has a probe run early, if it may; from any thread, at once."""
+        self._put(_PROBES, _Hurry(name))
+
     def enqueue_request(self, request: Request) -> None:
         """Puts what a person asked for in the queue, before every probe."""
         self._put(_PEOPLE, request)
@@ -108,6 +120,8 @@ class SiteWorker(threading.Thread):
             try:
                 if isinstance(work, Request):
                     self._answer(work)
+                elif isinstance(work, _Hurry):
+                    self._let_hurry([work.probe])
                 else:
                     self._probe(work)
             except Exception:  # noqa: BLE001 - the worker must live on
@@ -127,7 +141,12 @@ class SiteWorker(threading.Thread):
 
         return tell
 
-    def _put(self, rank: int, work: Probe | Request | None) -> None:
+    def _let_hurry(self, names: Iterable[str]) -> None:
+        for name in names:
+            if self._probes[name].hurry(self._context):
+                self.enqueue_probe(name)
+
+    def _put(self, rank: int, work: Probe | Request | _Hurry | None) -> None:
         self._tasks.put(_Task(rank, next(self._numbers), work))
 
     def _probe(self, probe: Probe) -> None:
@@ -182,9 +201,8 @@ class SiteWorker(threading.Thread):
             done = answer_request(request, self._context, self._config, tell=self._progress_of(request))
         finally:
             self.busy_for_person = False
-        for name, probe in self._probes.items():
-            if done and probe.hurry(self._context):
-                self.enqueue_probe(name)
+        if done:
+            self._let_hurry(self._probes)
 
 
 def answer_request(request: Request, context: ProbeContext, config: Config, *, tell: Callable[[str], None]) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from exporter.records import FINAL_STATES, AccountingRecord, Bill, EfficiencyReport, QueueRecord
 from exporter.states import UNKNOWN, base_state
-from exporter.store import awaited, bills, counters, reports
+from exporter.store import awaited, bills, counters, reports, waste
 from exporter.store.jobs import (
     Tracked,
     find,
@@ -85,9 +85,10 @@ def apply_queue(
         open_finished_counters(connection, site, record.project, record.partition, followed.campaign)
         paid = (paid_in or {}).get(record.partition or "")
         if paid is not None:
-            bills.open_counter(
-                connection, site=site, project=record.project, campaign=followed.campaign, kind=paid[0], unit=paid[1]
-            )
+            labels = {"site": site, "project": record.project, "campaign": followed.campaign}
+            bills.open_counter(connection, **labels, kind=paid[0], unit=paid[1])
+            if followed.token is not None:
+                waste.open_counters(connection, **labels, kind=paid[0], unit=paid[1])
         _upsert(
             connection,
             site,

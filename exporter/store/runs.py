@@ -135,14 +135,21 @@ _SLURMS_WORDS = {
 }
 
 
-def ending(job: JobRow, run: Run | None) -> str:
+def ending(job: JobRow, run: Run | None, acted: str = "") -> str:
     """Returns why an ended job ended, for people: in its supervisor's own words, or else by what Slurm says.
+
+    Args:
+        job: the job.
+        run: what its supervisor said; None where nothing was read.
+        acted: why rayslurm itself ended it, which goes before what others say of that; nothing where it did not.
 
     Returns:
         Nothing where the job goes on, where its folder is still to be read, or where it isn't known.
     """
     if not job.final:
         return ""
+    if acted:
+        return acted
     if run is not None and run.reason:
         return run.reason
     if run is not None and not run.settled and job.state != "cancelled":

@@ -51,11 +51,20 @@ class TunnelProber:
     Args:
         config: the configuration.
         store: where the jobs are, and where what is found goes.
+        lost: told of the site of a running job whose dashboard is not reached any more, once each time.
         clock: gives UTC epoch seconds.
     """
 
-    def __init__(self, config: Config, store: Store, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        *,
+        lost: Callable[[str], None] = lambda _: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._config = config
+        self._lost = lost
         self._store = store
         self._clock = clock
         self._told: dict[Tunnel, str | None] = {}
@@ -207,6 +216,8 @@ class TunnelProber:
     def _tell(self, found: _Found) -> None:
         """Logs a state that is another than before."""
         tunnel, state = found.tunnel, found.finding.state
+        if tunnel.tunnel == DASHBOARD and self._told.get(tunnel) == UP and state not in {UP, None}:
+            self._lost(tunnel.site)
         if self._told.get(tunnel, "") != state:
             words = state or "cannot be told, for want of its secret or of resources of this machine"
             _log.info("site %s: job %s: tunnel %s: %s", tunnel.site, tunnel.job_id, tunnel.tunnel, words)

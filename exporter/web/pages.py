@@ -20,6 +20,7 @@ from exporter.store import (
     bills,
     chains,
     clusters,
+    consequences,
     exposure,
     jobs,
     probe_runs,
@@ -29,11 +30,13 @@ from exporter.store import (
     submissions,
     tunnel_failures,
     tunnels,
+    waste,
 )
 from exporter.store.balances import Project
 from exporter.store.chains import Chain
 from exporter.store.clusters import RayCluster
 from exporter.store.commands import CommandLedger
+from exporter.store.consequences import Consequence
 from exporter.store.db import Store
 from exporter.store.exposure import Exposure
 from exporter.store.jobs import JobRow
@@ -42,6 +45,7 @@ from exporter.store.runs import Run
 from exporter.store.submissions import Submission
 from exporter.store.tunnel_failures import Failure
 from exporter.store.tunnels import DASHBOARD, Health
+from exporter.store.waste import Waste
 from exporter.web import shown
 
 _FULL = 0.95
@@ -56,7 +60,7 @@ JOBS_PROBE = "jobs"
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """A job, what it cost, where its dashboard is, how its Ray is, what its supervisor says, and its chain."""
+    """A job, what it cost, where its dashboard is, how its Ray is, what its supervisor says, its chain, its waste."""
 
     job: JobRow
     bill: Bill | None
@@ -68,6 +72,8 @@ class JobView:
     nodes_expected: int | None
     run: Run | None
     chain: Chain | None
+    consequences: list[Consequence]
+    waste: list[Waste]
     now: float
 
     @property
@@ -87,9 +93,14 @@ class JobView:
         return alive is not None and self.nodes_expected is not None and alive < self.nodes_expected
 
     @property
+    def acted(self) -> str:
+        """What rayslurm did about it, or has to say of it."""
+        return consequences.in_words(self.job, self.consequences)
+
+    @property
     def ending(self) -> str:
         """Why it ended."""
-        return runs.ending(self.job, self.run)
+        return runs.ending(self.job, self.run, self.acted)
 
     @property
     def limit_at(self) -> float | None:
@@ -216,7 +227,7 @@ class Pages:
         self._templates.globals.update(
             length=shown.length, moment=shown.moment, exactly=shown.exactly, at=shown.at, day=shown.day,
             amount=shown.amount, size=shown.size, percent=shown.percent, text=shown.text, tunnel=shown.tunnel,
-            version=__version__,
+            no_use=shown.no_use, version=__version__,
         )  # fmt: skip
 
     def front(self, *, still: bool = False) -> str:
@@ -319,6 +330,8 @@ class Pages:
                 expected.get(identity),
                 runs.of_job(connection, job.site, job.job_id),
                 chained.get(identity),
+                consequences.of_job(connection, job.site, job.job_id),
+                waste.of_job(connection, job),
                 now,
             )
             for job in rows

@@ -19,6 +19,12 @@ _TUNNELS = {
     "target_down": "open, but Ray is gone behind it",
 }
 
+_NO_USE = {
+    "never_ready": "its Ray was never ready",
+    "tunnel_down": "its dashboard was not reached",
+    "idle": "its Ray used no CPU and no GPU",
+}
+
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 _STEP = 1024
 _LEAST = 0.01
@@ -104,6 +110,11 @@ def percent(ratio: float | None) -> str:
 def text(value: object | None) -> str:
     """Returns a value as it is; nothing is unknown."""
     return UNKNOWN if value is None or value == "" else str(value)
+
+
+def no_use(reason: str) -> str:
+    """Returns in what way a job was of no use."""
+    return _NO_USE[reason]
 
 
 def tunnel(state: str, last_success: float | None, now: float) -> str:

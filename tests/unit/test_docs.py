@@ -19,7 +19,7 @@ from exporter.config import (
     VmSettings,
 )
 from exporter.launch.bring import BringItem, BringLimits
-from exporter.launch.spec import Cluster, Container, Continuation, RaySettings, Spec
+from exporter.launch.spec import Cluster, Consequence, Container, Continuation, RaySettings, Spec
 from exporter.metrics.reference import reference
 from exporter.probes import probe_makers
 from exporter.sites.overrides import BalanceSettings, RateSettings, TermSettings
@@ -35,8 +35,8 @@ def test_the_list_of_metrics_is_that_of_the_catalogue() -> None:
     "model",
     [
         Config, SiteSettings, SshSettings, BudgetSettings, VmSettings, MetricsSettings, Spec, Cluster, RaySettings,
-        Container, Continuation, BringItem, BringLimits, PartitionSettings, PolicySettings, BalanceSettings,
-        RateSettings, TermSettings,
+        Container, Continuation, Consequence, BringItem, BringLimits, PartitionSettings, PolicySettings,
+        BalanceSettings, RateSettings, TermSettings,
     ],
 )  # fmt: skip
 def test_every_key_of_the_configuration_is_documented(model: type[BaseModel]) -> None:

@@ -406,6 +406,27 @@ def test_a_change_is_logged_once_and_the_secret_never(
     assert SECRET not in caplog.text
 
 
+def test_a_lost_tunnel_is_told_once_each_time(config: Config, store: Store, clock: Clock) -> None:
+    lost: list[str] = []
+
+    async def rounds() -> list[int]:
+        prober, found = TunnelProber(config, store, lost=lost.append, clock=clock), []
+        with practice_ray() as port:
+            launched(store, port)
+            await prober.round(config.site(SITE))
+            keep_secret(config.state_dir, TOKEN, SECRET)
+            for _ in range(2):
+                await prober.round(config.site(SITE))
+                found.append(len(lost))
+        for _ in range(2):
+            await prober.round(config.site(SITE))
+            found.append(len(lost))
+        return found
+
+    assert asyncio.run(rounds()) == [0, 0, 1, 1]
+    assert lost == [SITE]
+
+
 # --- beside the web server --------------------------------------------------------------------------------------------
 
 

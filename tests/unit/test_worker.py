@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import queue
+
 import pytest
 
+from exporter.client.replay import Exchange
 from exporter.config import Config
 from exporter.owner.worker import SiteWorker
 from exporter.probes.areas import INTERVAL_SECONDS as AREAS_SECONDS
 from exporter.probes.balances import INTERVAL_SECONDS as BALANCES_SECONDS
+from exporter.probes.jobs import SQUEUE_UNHURRIED
 from exporter.store import probe_runs, requests
 from exporter.store.db import Store
+from tests.slurm_texts import squeue
 from tests.unit.conftest import Clock, MakeSite
 
 SITE = "puhti2"
-PROBES = {"jobs", "reports", "balances", "areas", "certificate", "submissions", "runs", "continuations", "partitions"}
+PROBES = {
+    "jobs",
+    "reports",
+    "balances",
+    "areas",
+    "certificate",
+    "submissions",
+    "runs",
+    "continuations",
+    "partitions",
+} | {"consequences"}
 
 
 def note(store: Store, probe: str, at: float, reason: str | None = None) -> None:
@@ -68,3 +83,24 @@ def test_a_request_that_cannot_be_begun_for_a_full_disk_waits(worker: SiteWorker
     assert worker._tasks.get_nowait().work == waiting
     with store.snapshot() as connection:
         assert requests.get(connection, number).state == "waiting"
+
+
+def test_a_lost_tunnel_has_the_queue_looked_at_early_within_its_limits(
+    make_site: MakeSite, config: Config, clock: Clock
+) -> None:
+    context, transport = make_site([Exchange("queue", squeue(), repeat=True)])
+    ran: queue.Queue[str] = queue.Queue()
+    worker = SiteWorker(context, config, lambda site, probe, seconds: ran.put(probe))
+    worker.start()
+    looks = []
+    for _ in range(SQUEUE_UNHURRIED + 6):
+        worker.hurry("jobs")
+        for _ in range(2):  # what a hurry puts in the queue comes after the first and before the second
+            worker.enqueue_probe("certificate")
+            while (probe := ran.get(timeout=20)) != "certificate":
+                looks.append(probe)
+        clock.now += 60
+    worker.end()
+    worker.join(20)
+    assert looks == ["jobs"] * SQUEUE_UNHURRIED
+    assert [verb for verb, _ in transport.asked] == ["queue"] * SQUEUE_UNHURRIED
