@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import tarfile
 import threading
@@ -133,6 +134,7 @@ class Ends:
     def __init__(self, lab: Lab, rayslurm: Rayslurm, ray: Path) -> None:
         self.lab, self.rayslurm, self.ray = lab, rayslurm, ray
         self.home = lab.researcher_home / "ends"
+        shutil.rmtree(self.home, ignore_errors=True)  # of an earlier run in a lab that stays up
         self.home.mkdir()
         self.jobs: list[Job] = []
         self._one_launch = threading.Lock()

@@ -137,7 +137,7 @@ class Neighbour:
     """Another Ray of the same user on a node, started by hand in a Slurm job of its own."""
 
     def __init__(self, lab: Lab, node: str, folder: Path, seen_as: str, ray: Path) -> None:
-        self._lab, self._beats = lab, folder / "beats"
+        self._lab, self._node, self._beats = lab, node, folder / "beats"
         script(folder / "start", _NEIGHBOUR.format(ray=ray, folder=seen_as))
         folder.chmod(0o777)
         options = ("-p", "small", "-w", node, "-c", "2", "--mem=1900", "-t", "20")
@@ -149,11 +149,18 @@ class Neighbour:
         before = len(self._workers())
 
         def worked() -> bool:
-            assert self._lab.state(self.job_id) in {"", "PENDING", "RUNNING"}, self._output.read_text()
+            assert self._lab.state(self.job_id) in {"", "PENDING", "RUNNING"}, self._told()
             return len(self._workers()) > before + 1
 
-        self._lab.wait(worked, 120, "another Ray works", every=0.5)
+        try:
+            self._lab.wait(worked, 120, "another Ray works", every=0.5)
+        except TimeoutError as error:
+            raise AssertionError(self._told()) from error
         return set(self._workers())
+
+    def _told(self) -> str:
+        logs = "tail -n 30 /tmp/ray/session_latest/logs/gcs_server.out /tmp/ray/session_latest/logs/raylet.out"
+        return self._output.read_text() + self._lab.on(self._node, "sh", "-c", logs, check=False).stdout
 
     def _workers(self) -> list[str]:
         return self._beats.read_text().splitlines() if self._beats.exists() else []
