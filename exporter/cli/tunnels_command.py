@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -61,9 +62,10 @@ def list_tunnels(config: ConfigOption = None, as_json: JsonOption = False) -> No
                 held = leases.all_leases(connection)
                 health = {(one.site, one.job_id, one.tunnel): one for one in tunnels.current(connection, now=now)}
     listening = _listening()
+    private = settings.vm.private_addresses if settings.vm else ()
     found = [(lease, health.get((lease.site, lease.job_id, lease.tunnel))) for lease in held]
     if as_json:
-        print_json([_lease_json(lease, state, listening) for lease, state in found])
+        print_json([_lease_json(lease, state, listening, private) for lease, state in found])
         return
     print_table(
         ("PORT", "TUNNEL", "JOB", "NAME", "STATE", "MAY USE IT", "AGE", "LISTENS"),
@@ -76,7 +78,7 @@ def list_tunnels(config: ConfigOption = None, as_json: JsonOption = False) -> No
                 "" if state is None else state.state,
                 "yes" if lease.open else "no: it has ended",
                 age(now - lease.created),
-                _who(lease.port, listening),
+                _who(lease.port, listening, private),
             )
             for lease, state in found
         ],
@@ -94,23 +96,31 @@ def _listening() -> dict[int, frozenset[Address]] | None:
         return None
 
 
-def _who(port: int, listening: dict[int, frozenset[Address]] | None) -> str:
+def _who(port: int, listening: dict[int, frozenset[Address]] | None, private: Collection[Address]) -> str:
     """Returns who listens on a port, in a word; addresses that others reach in capitals' company."""
     if listening is None:
         return "?"
     addresses = listening.get(port, frozenset())
-    if exposed(addresses):
-        return "EXPOSED " + " ".join(sorted(str(address) for address in addresses if not address.is_loopback))
+    others = sorted(str(address) for address in addresses if exposed([address], private))
+    if others:
+        return " ".join(["EXPOSED", *others])
+    if any(not address.is_loopback for address in addresses):
+        return "private"
     return "loopback" if addresses else "nobody"
 
 
-def _lease_json(lease: Lease, health: Health | None, listening: dict[int, frozenset[Address]] | None) -> dict[str, Any]:
+def _lease_json(
+    lease: Lease,
+    health: Health | None,
+    listening: dict[int, frozenset[Address]] | None,
+    private: Collection[Address],
+) -> dict[str, Any]:
     addresses = None if listening is None else listening.get(lease.port, frozenset())
     return {
         **asdict(lease),
         "health": None if health is None else asdict(health),
         "listening": None if addresses is None else sorted(str(address) for address in addresses),
-        "exposed": None if addresses is None else exposed(addresses),
+        "exposed": None if addresses is None else exposed(addresses, private),
     }
 
 
