@@ -147,7 +147,11 @@ class Crashing:
     def crash_at(self, step: str) -> None:
         """Starts `serve`, which takes the waiting launch and dies at the step."""
         with self.started(**{CRASH_VARIABLE: step}) as process:
-            assert process.wait(60) == -signal.SIGKILL, self.rayslurm.log()[-3000:]
+            try:
+                assert process.wait(60) == -signal.SIGKILL, self.rayslurm.log()[-3000:]
+            except subprocess.TimeoutExpired:
+                came_of_it = [self.request(number).outcome for number in self.requests_in("failed")]
+                raise AssertionError(f"{step} was not reached: {came_of_it}\n{self.rayslurm.log()[-3000:]}") from None
         self._count(hit=True)
 
     def _count(self, *, hit: bool, at_random: bool = False) -> None:
