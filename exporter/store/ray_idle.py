@@ -10,8 +10,6 @@ def known(connection: sqlite3.Connection, site: str, *, now: float) -> dict[str,
 
     Jobs of which that isn't known now are left out.
     """
-    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'ray_clusters'").fetchone() is None:
-        return {}
     rows = connection.execute(
         "SELECT job_id, idle_since FROM ray_clusters WHERE site = ? AND good_until > ? AND used != '{}'", (site, now)
     )

@@ -31,8 +31,6 @@ from tests.unit.conftest import Clock, MakeSite
 SITE = "puhti2"
 CLUSTER = "site: puhti2\nname: train\ncluster: {cpus_per_node: 4, memory_per_node: 16G, time: 12h}\n"
 MINUTE = 60.0
-TEMPORARY = """CREATE TABLE IF NOT EXISTS ray_clusters (site TEXT, job_id TEXT, at REAL, good_until REAL, nodes TEXT,
-    capacity TEXT, used TEXT, gcs_up INTEGER, idle_since REAL, PRIMARY KEY (site, job_id))"""
 
 Told = Callable[["Bench"], None]
 
@@ -76,7 +74,6 @@ class Bench:
 
     def ray(self, idle_since: float | None, used: str = '{"cpu": 0.0}') -> None:
         def write(connection: sqlite3.Connection) -> None:
-            connection.execute(TEMPORARY)
             connection.execute(
                 "INSERT OR REPLACE INTO ray_clusters VALUES (?, '77', ?, ?, '{}', '{}', ?, 1, ?)",
                 (SITE, self.clock.now, self.clock.now + 50, used, idle_since),
