@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PEERS := build/bench-venv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-check test crash-test lint lab lab-down bench render lock clean
+.PHONY: help setup demo demo-check test crash-test tunnel-test lint lab lab-down bench render lock clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,13 @@ crash-test: $(STAMP) ## Kill serve in the lab a hundred times and lose replies i
 	@tests/prepare tests
 	RAYSLURM_CRASH_KILLS=100 $(BIN)/python -m pytest tests/lab/test_crash.py
 	@$(BIN)/python -m tests.lab.crash
+
+tunnel-test: $(STAMP) ## Break tunnels in every way with real sshd and Ray: each is told apart, and nothing is left of keys and ports
+	@tests/prepare tests
+	RAYSLURM_LEASE_LAUNCHES=50 RAYSLURM_LEASE_KILLS=10 $(BIN)/python -m pytest tests/lab/test_tunnel_cases.py \
+	  tests/lab/test_ray_health.py tests/lab/test_thin_line.py tests/lab/test_consequences.py \
+	  tests/integration/test_tunnel_keys.py tests/lab/test_leases.py
+	@$(BIN)/python -m tests.lab.tunnel_cases
 
 lint: $(STAMP) ## Check style and types
 	$(BIN)/ruff check .
