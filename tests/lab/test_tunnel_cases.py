@@ -17,9 +17,10 @@ from tests.lab.tunnel_cases import Cases
 SPEC = """\
 site: lab
 name: {name}
-cluster: {{nodes: {nodes}, cpus_per_node: 2, memory_per_node: 3000M, object_store_per_node: 200M, time: "00:20:00"}}
+cluster:
+  {{nodes: {nodes}, cpus_per_node: 2, memory_per_node: 3000M, object_store_per_node: 200M, time: 20m, partition: small}}
 ray: {{metrics_tunnels: false}}
-directives: [--nodelist={on}]
+directives: ["--nodelist={on}"]
 """
 
 # Takes a port as soon as it is free, says so, and answers over HTTP.
@@ -128,7 +129,10 @@ def test_every_end_of_a_tunnel_is_told_apart_and_soon(lab: Lab, ray_venv: Path, 
         lab.wait(lambda: pair.state() != "up", 60, "the head's end is seen")
         cases.expect("head killed", "absent", pair.state, within=60)
 
+        # Without power nobody says goodbye; here the kernel would, for the processes of a node that it ends.
+        lab.cut()
         lab.kill_node("c3")
+        lab.mend()
         try:
             cases.expect("the job's node dead", "timeout", single.state)
         finally:
