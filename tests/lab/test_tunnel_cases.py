@@ -124,8 +124,7 @@ def test_every_end_of_a_tunnel_is_told_apart_and_soon(lab: Lab, ray_venv: Path, 
         kill(lab, "c2", "^[^ ]*/raylet/raylet ")
         cases.expect("worker killed", "1 alive", pair.alive, within=60)
 
-        kill(lab, "c1", "^[^ ]*/gcs/gcs_server ")
-        kill(lab, "c1", "^[^ ]*/raylet/raylet ")
+        kill(lab, "c1", "^[^ ]*/(gcs/gcs_server|raylet/raylet) ")
         lab.wait(lambda: pair.state() != "up", 60, "the head's end is seen")
         cases.expect("head killed", "absent", pair.state, within=60)
 
