@@ -104,6 +104,7 @@ def failure(ends: Ends) -> End:
             ends.wait(job, lambda: job.status["tunnels"][0]["reason"], "a failed tunnel in status.json")
             job.facts.update(job.status, starts=job.starts())
     up = {"site": SITE, "job_id": job.job_id}
+    up |= {"tunnel": "dashboard"}
     ends.wait(job, lambda: ends.rayslurm.value("tunnel_up", **up) == 1, "a tunnel, once the port is free")
     (ends.home / "seen").touch()
     return ends.await_end(job)
@@ -265,7 +266,7 @@ def test_ports_of_the_head_that_others_take(ended: All) -> None:
 def test_a_port_of_the_tunnel_that_somebody_has(ended: All) -> None:
     seen = ended[failure].job.facts
     assert seen["phase"] == "driver", "the job goes on"
-    (tunnel,) = seen["tunnels"]
+    (tunnel,) = (one for one in seen["tunnels"] if one["name"] == "dashboard")
     assert f"remote port forwarding failed for listen port {ended[failure].job.dashboard_port}" in tunnel["reason"]
 
 

@@ -119,7 +119,9 @@ def test_a_colleague_is_another_user(lab: Lab, jobs: Jobs) -> None:
     assert lab.sh("ls /home/researcher", "colleague").returncode != 0
     assert lab.sh(f"scancel {jobs.requeued}", "colleague").returncode != 0
     assert lab.sh("squeue --me -h -o %i", "colleague", check=True).stdout.split() == [jobs.colleagues]
-    assert lab.sh("sacct -n -P -X -o jobid", "colleague", check=True).stdout.split() == [jobs.colleagues]
+    users = lab.sh("sacct -n -P -X -o user,jobid", "colleague", check=True).stdout.split()
+    assert f"colleague|{jobs.colleagues}" in users
+    assert {line.partition("|")[0] for line in users} == {"colleague"}, "accounting tells each user of their own jobs"
     refused = lab.sh("sbatch -A project_2001234 --wrap hostname", "colleague")
     assert refused.returncode != 0
     assert "Invalid account" in refused.stderr
