@@ -10,7 +10,6 @@ import base64
 import ipaddress
 import itertools
 import os
-import pwd
 import re
 from functools import cached_property
 from pathlib import Path
@@ -391,36 +390,3 @@ def load_config(path: Path) -> Config:
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     return config
-
-
-def check_files(config: Config) -> list[str]:
-    """Returns what is wrong with the files that the configuration names, one line each; empty where all is well."""
-    faults: list[str] = []
-    if (vm := config.vm) is not None and vm.identity_file is None and vm.authorized_keys is None:
-        me = pwd.getpwuid(os.geteuid()).pw_name
-        if vm.user != me:
-            faults.append(
-                f"vm.user: {vm.user} is another account than {me}, who runs this; name its authorized_keys file in "
-                "vm.authorized_keys, or a key of yours at the site in vm.identity_file"
-            )
-    for name, site in config.resolved_sites.items():
-        ssh = site.settings.ssh
-        if ssh.key is not None:
-            faults += _key_faults(f"sites.{name}.ssh.key", ssh.key)
-        elif not ssh.agent:
-            faults.append(f"sites.{name}.ssh: neither key nor agent; name a key or set agent: true")
-        if not ssh.known_hosts.is_file():
-            faults.append(
-                f"sites.{name}.ssh.known_hosts: {ssh.known_hosts} is missing; put the host key of {site.login_host} "
-                "there after comparing it with the one the site publishes"
-            )
-    return faults
-
-
-def _key_faults(key: str, path: Path) -> list[str]:
-    if not path.is_file():
-        return [f"{key}: {path} is missing"]
-    mode = path.stat().st_mode & 0o777
-    if mode & 0o077:
-        return [f"{key}: {path} can be read by others (mode {mode:04o}); run: chmod 600 {path}"]
-    return []

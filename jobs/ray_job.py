@@ -40,6 +40,7 @@ import stat
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 import traceback
 from types import SimpleNamespace
@@ -413,7 +414,7 @@ class Use:
 
     def __init__(self) -> None:
         self.memory = 0
-        self.cpus = 0.0
+        self.cpus: Optional[float] = None  # it takes two looks
         self.before: Dict[Tuple[int, str], int] = {}
         self.at = 0.0
         self.told = (0, 0.0)
@@ -431,13 +432,16 @@ class Use:
         self.memory = max(self.memory, (own + shared) * 1024)
         spent = sum(max(0, used - self.before.get(key, 0)) for key, used in ticks.items())
         if self.at and now > self.at:
-            self.cpus = max(self.cpus, spent / os.sysconf("SC_CLK_TCK") / (now - self.at))
+            self.cpus = max(self.cpus or 0.0, spent / os.sysconf("SC_CLK_TCK") / (now - self.at))
         self.before, self.at = ticks, now
 
     def tell(self, attempt: int, *, last: bool = False) -> None:
-        """Tells the supervisor, where it has grown by a tenth since it was last told, or at the end."""
+        """Tells the supervisor, where it has grown by a tenth since it was last told, or at the end.
+
+        Of what was looked at only once, before Ray was up, nothing is told: it would be far too little.
+        """
         memory, cpus = self.told
-        if self.at and (last or self.memory > 1.1 * memory or self.cpus > 1.1 * cpus):
+        if self.cpus is not None and (last or self.memory > 1.1 * memory or self.cpus > 1.1 * cpus):
             self.told = (self.memory, self.cpus)
             use = {"attempt": attempt, "peak_memory_bytes": self.memory, "peak_cpus": round(self.cpus, 2)}
             tell(use)
@@ -661,9 +665,8 @@ def make_session_dir(folder: str) -> None:
         if free < LEAST_ROOM:
             told = f"its disk is full, {free // MIB} of {total // MIB} MiB are free and Ray needs {LEAST_ROOM // MIB}"
             raise OSError(told)
-        with open(os.path.join(folder, "room"), "wb") as stream:  # a quota is not told, it is felt
+        with tempfile.TemporaryFile(dir=folder) as stream:  # a quota is not told, it is felt
             stream.write(bytes(MIB))
-        os.unlink(os.path.join(folder, "room"))
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
         told = f"the temporary folder {folder} cannot be used: {error}"

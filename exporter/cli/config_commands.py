@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from exporter.cli.context import ConfigOption, JsonOption, add_command, print_json, read_config
-from exporter.config import check_files
+from exporter.config_files import check_files
 from exporter.errors import ConfigError
 
 app = typer.Typer(help="The configuration file.", no_args_is_help=True)

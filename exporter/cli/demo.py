@@ -150,7 +150,8 @@ def _configure(folder: Path, sites: dict[str, PracticeSite], port: int) -> Confi
             "user": USER,
             "identity_file": "id_vm",
             "host_keys": [f"{first.get_name()} {first.get_base64()}"],
-            "dashboard_ports": f"{first_port}-{first_port + 50}",
+            "dashboard_ports": f"{first_port}-{first_port + 39}",
+            "metrics_ports": f"{first_port + 40}-{first_port + 99}",
         },
     }
     spec = {"site": "lumi", "name": "mine", "entrypoint": "python train.py", "cluster": _SPECS[1][3] | {"time": "15m"}}

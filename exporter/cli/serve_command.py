@@ -13,7 +13,8 @@ import typer
 import uvicorn
 
 from exporter.cli.context import ConfigOption, add_command, open_store, read_config
-from exporter.config import Config, check_files
+from exporter.config import Config
+from exporter.config_files import check_files
 from exporter.errors import ConfigError, RayslurmError
 from exporter.metrics.render import Renderer
 from exporter.owner.owner import Owner

@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 
 from exporter.errors import ConfigError, RayslurmError
 from exporter.launch.spec import Spec, spec_of_journal
-from exporter.probes import ProbeContext
-from exporter.store import chains, conditions, consequences, ray_idle, waste
+from exporter.probes import ProbeContext, Unhurried
+from exporter.store import chains, clusters, conditions, consequences, waste
 from exporter.store.conditions import CONDITIONS, Condition, Spell, Watched
 from exporter.store.consequences import Consequence
 
@@ -71,7 +71,7 @@ class _Retry:
 
 
 @dataclass(slots=True)
-class Consequences:
+class Consequences(Unhurried):
     """Looks after the running jobs of one site; run like a probe, in its site's worker.
 
     Attributes:
@@ -90,7 +90,7 @@ class Consequences:
         jumped = self._jumped(now)
         with context.store.snapshot() as connection:
             watched = conditions.watched(connection, site)
-            idle = ray_idle.known(connection, site, now=now)
+            idle = clusters.idle_since(connection, site, now=now)
             nothing = not watched and not conditions.has_open(connection, site)
             settling = waste.to_settle(connection, site, now=now)
         self._retries = {job.job_id: self._retries[job.job_id] for job in watched if job.job_id in self._retries}
@@ -122,11 +122,6 @@ class Consequences:
     def delay_after_failure(self) -> float:
         """See `Probe.delay_after_failure`; it is the site that is spared after a failure, not the looks."""
         return LOOK_SECONDS
-
-    def hurry(self, context: ProbeContext) -> bool:
-        """See `Probe.hurry`."""
-        del context
-        return False
 
     def _jumped(self, now: float) -> bool:
         """Tells whether the clock went wrong, or was put right, since the last look."""

@@ -14,7 +14,7 @@ from exporter.errors import CommandError, ConfigError, RayslurmError
 from exporter.launch.continuing import decide
 from exporter.launch.launcher import Launcher
 from exporter.launch.spec import spec_of_journal
-from exporter.probes import ProbeContext
+from exporter.probes import ProbeContext, Unhurried
 from exporter.store import chains
 from exporter.store.chains import Chain
 
@@ -33,7 +33,7 @@ _FOR_GOOD = re.compile(
 
 
 @dataclass(slots=True)
-class Continuations:
+class Continuations(Unhurried):
     """Continues the chains of one site; run like a probe, in its site's worker.
 
     Attributes:
@@ -65,11 +65,6 @@ class Continuations:
     def delay_after_failure(self) -> float:
         """See `Probe.delay_after_failure`."""
         return LOOK_SECONDS
-
-    def hurry(self, context: ProbeContext) -> bool:
-        """See `Probe.hurry`."""
-        del context
-        return False
 
     def _continue(self, context: ProbeContext, chain: Chain) -> None:
         decision = decide(chain, now=context.clock())

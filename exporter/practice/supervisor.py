@@ -31,10 +31,11 @@ def write(job: Job, now: float) -> None:
         _write(job.folder / "status.json", about)
         if job.end <= now and job.fate in _ENDS:
             outcome, exit_code, reason = _ENDS[job.fate]
-            peaks = {"peak_memory_bytes": job.peak // job.nodes, "peak_cpus": round(job.cpu_share * job.cpus, 2)}
+            cpus = round(job.cpu_share * job.cpus / job.nodes, 2)
+            peaks = {"peak_memory_bytes": job.peak // job.nodes, "peak_cpus": cpus}
             nodes = [
-                {"name": f"{job.hosts}.{number}", "role": "worker" if number else "head", "exit_code": 0, **peaks}
-                for number in range(job.nodes)
+                {"name": name, "role": "worker" if number else "head", "exit_code": 0, **peaks}
+                for number, name in enumerate(job.node_names)
             ]
             end = {"outcome": outcome, "reason": reason, "exit_code": exit_code, "nodes": nodes, "end_time": job.end}
             _write(job.folder / "summary.json", {**about, **end})

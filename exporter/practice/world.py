@@ -108,8 +108,13 @@ class Job:
     @property
     def hosts(self) -> str:
         """Its nodes, as Slurm names them."""
-        first = 1 + self.job_id % 50
-        return f"r{first:03}" if self.nodes == 1 else f"r[{first:03}-{first + self.nodes - 1:03}]"
+        first, last = self.node_names[0], self.node_names[-1]
+        return first if self.nodes == 1 else f"r[{first[1:]}-{last[1:]}]"
+
+    @property
+    def node_names(self) -> list[str]:
+        """Its nodes one by one."""
+        return [f"r{1 + self.job_id % 50 + number:03}" for number in range(self.nodes)]
 
 
 @dataclass

@@ -7,9 +7,9 @@ import pkgutil
 from collections.abc import Callable
 from functools import cache
 
-from exporter.probes.base import Probe, ProbeContext
+from exporter.probes.base import Probe, ProbeContext, Unhurried
 
-__all__ = ["Probe", "ProbeContext", "probe_makers"]
+__all__ = ["Probe", "ProbeContext", "Unhurried", "probe_makers"]
 
 
 @cache

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from exporter.client.client import checked, whole
 from exporter.parsers import csc_workspaces, lumi_workspaces
-from exporter.probes.base import ProbeContext
+from exporter.probes.base import ProbeContext, Unhurried
 from exporter.records import Parsed, WorkspaceRecord
 from exporter.store import samples
 from exporter.store.samples import Sample
@@ -23,7 +23,7 @@ _PARSERS: dict[str, Callable[..., Parsed[WorkspaceRecord]]] = {
 
 
 @dataclass(slots=True)
-class AreasProbe:
+class AreasProbe(Unhurried):
     """Reads the disk areas of one site."""
 
     name: str = "areas"
@@ -49,11 +49,6 @@ class AreasProbe:
     def delay_after_failure(self) -> float:
         """See `Probe.delay_after_failure`."""
         return RETRY_SECONDS
-
-    def hurry(self, context: ProbeContext) -> bool:
-        """See `Probe.hurry`."""
-        del context
-        return False
 
 
 def make() -> AreasProbe:

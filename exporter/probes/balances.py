@@ -17,7 +17,7 @@ from exporter.client.transport import Answer
 from exporter.errors import InputError, RayslurmError
 from exporter.parsers import csc_projects, lumi_allocations
 from exporter.parsers.lumi_allocations import parse_project_json
-from exporter.probes.base import ProbeContext
+from exporter.probes.base import ProbeContext, Unhurried
 from exporter.records import AllocationRecord, CscAllocationRecord, Parsed
 from exporter.sites.profile import Balance
 from exporter.store import balances, jobs
@@ -37,7 +37,7 @@ _NO_SUCH_COMMAND = 127
 
 
 @dataclass(slots=True)
-class BalancesProbe:
+class BalancesProbe(Unhurried):
     """Reads the balances of one site's projects."""
 
     name: str = "balances"
@@ -62,11 +62,6 @@ class BalancesProbe:
     def delay_after_failure(self) -> float:
         """See `Probe.delay_after_failure`."""
         return INTERVAL_SECONDS
-
-    def hurry(self, context: ProbeContext) -> bool:
-        """See `Probe.hurry`."""
-        del context
-        return False
 
     def _ask(self, context: ProbeContext, balance: Balance, project: str) -> None:
         if balance.json_path and project not in self._without_file:

@@ -82,3 +82,14 @@ class Probe(Protocol):
 
     def hurry(self, context: ProbeContext) -> bool:
         """Is told that a person did something here, so that things are about to change; True to be run at once."""
+
+
+class Unhurried:
+    """What a probe is that has its own pace, whatever a person does."""
+
+    __slots__ = ()
+
+    def hurry(self, context: ProbeContext) -> bool:
+        """See `Probe.hurry`."""
+        del context
+        return False

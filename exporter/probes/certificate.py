@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from exporter.client.credentials import certificate_expiry
-from exporter.probes.base import ProbeContext
+from exporter.probes.base import ProbeContext, Unhurried
 from exporter.store import samples
 from exporter.store.samples import Sample
 
@@ -13,7 +13,7 @@ LOOK_SECONDS = 60.0
 
 
 @dataclass(slots=True)
-class CertificateProbe:
+class CertificateProbe(Unhurried):
     """Looks at the certificate of one site's key."""
 
     name: str = "certificate"
@@ -32,11 +32,6 @@ class CertificateProbe:
     def delay_after_failure(self) -> float:
         """See `Probe.delay_after_failure`."""
         return LOOK_SECONDS
-
-    def hurry(self, context: ProbeContext) -> bool:
-        """See `Probe.hurry`."""
-        del context
-        return False
 
 
 def make() -> CertificateProbe:

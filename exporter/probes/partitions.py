@@ -6,7 +6,7 @@ import sqlite3
 from dataclasses import dataclass
 
 from exporter.parsers import sinfo
-from exporter.probes.base import ProbeContext
+from exporter.probes.base import ProbeContext, Unhurried
 from exporter.store import partitions
 
 INTERVAL_SECONDS = 86400.0
@@ -14,7 +14,7 @@ RETRY_SECONDS = 3600.0
 
 
 @dataclass(slots=True)
-class PartitionsProbe:
+class PartitionsProbe(Unhurried):
     """Reads the partitions of one site."""
 
     name: str = "partitions"
@@ -35,11 +35,6 @@ class PartitionsProbe:
     def delay_after_failure(self) -> float:
         """See `Probe.delay_after_failure`."""
         return RETRY_SECONDS
-
-    def hurry(self, context: ProbeContext) -> bool:
-        """See `Probe.hurry`."""
-        del context
-        return False
 
 
 def make() -> PartitionsProbe:

@@ -13,7 +13,7 @@ from exporter.client.client import checked, whole
 from exporter.efficiency import from_seff
 from exporter.errors import BudgetExhaustedError, ConnectError, InputError, RayslurmError
 from exporter.parsers.seff import parse
-from exporter.probes.base import ProbeContext
+from exporter.probes.base import ProbeContext, Unhurried
 from exporter.records import Bill, Parsed, SeffReport
 from exporter.states import base_state
 from exporter.store import awaited, bills, jobs, reports
@@ -36,7 +36,7 @@ RETRY_SECONDS = (120.0, 240.0, 480.0, 960.0, 1800.0)
 
 
 @dataclass(slots=True)
-class ReportsProbe:
+class ReportsProbe(Unhurried):
     """Asks for the reports of one site's finished jobs, one a run."""
 
     name: str = "reports"
@@ -61,11 +61,6 @@ class ReportsProbe:
     def delay_after_failure(self) -> float:
         """See `Probe.delay_after_failure`."""
         return LOOK_SECONDS
-
-    def hurry(self, context: ProbeContext) -> bool:
-        """See `Probe.hurry`."""
-        del context
-        return False
 
     def _ask(self, context: ProbeContext, job: Awaited) -> None:
         try:

@@ -18,7 +18,7 @@ from typing import Any
 
 from exporter.client.transport import RemoteContent
 from exporter.errors import InputError
-from exporter.probes.base import ProbeContext
+from exporter.probes.base import ProbeContext, Unhurried
 from exporter.store import runs
 from exporter.store.runs import Run, Unread
 
@@ -47,7 +47,7 @@ _FILES_PER_READ = 40
 
 
 @dataclass(slots=True)
-class RunsProbe:
+class RunsProbe(Unhurried):
     """Reads of the jobs of one site."""
 
     name: str = "runs"
@@ -75,11 +75,6 @@ class RunsProbe:
     def delay_after_failure(self) -> float:
         """See `Probe.delay_after_failure`."""
         return STARTING_SECONDS
-
-    def hurry(self, context: ProbeContext) -> bool:
-        """See `Probe.hurry`."""
-        del context
-        return False
 
     def _is_due(self, job: Unread, context: ProbeContext) -> bool:
         if job.read is None:

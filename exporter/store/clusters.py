@@ -127,3 +127,14 @@ def _cluster(row: sqlite3.Row) -> RayCluster:
     texts = {name: json.loads(row[name]) for name in ("nodes", "capacity", "used")}
     idle = (row["idle_since"] is not None) if texts["used"] else None
     return RayCluster(**{**dict(row), **texts, "gcs_up": bool(row["gcs_up"]), "idle": idle})
+
+
+def idle_since(connection: sqlite3.Connection, site: str, *, now: float) -> dict[str, float | None]:
+    """Returns since when Ray has used no CPU and no GPU, by job; None where it uses one.
+
+    Jobs of which that isn't known now are left out.
+    """
+    rows = connection.execute(
+        "SELECT job_id, idle_since FROM ray_clusters WHERE site = ? AND good_until > ? AND used != '{}'", (site, now)
+    )
+    return {row["job_id"]: row["idle_since"] for row in rows}

@@ -111,16 +111,28 @@ def expect(
     project: str | None,
     partition: str | None,
     campaign: str,
+    new: bool,
     now: float,
 ) -> None:
-    """Shows a job that was just accepted as pending, until the queue says more."""
-    # A site that was set up anew gives its numbers again: what was said of the other job says nothing of this one.
-    connection.execute("DELETE FROM runs WHERE site = ? AND job_id = ?", (site, job_id))
+    """Shows a job that was just accepted as pending, until the queue says more.
+
+    Args:
+        connection: of a write transaction.
+        site: where it is.
+        job_id: its number.
+        job_name: what it is called.
+        project: who pays.
+        partition: where it is to run.
+        campaign: whose it is.
+        new: whether the site has just given it that number. One that has ended under it is another job then, of before
+            the site was set up anew, and nothing that was said, used or paid of that one is this one's.
+        now: epoch seconds.
+    """
+    if new:
+        connection.execute("DELETE FROM jobs WHERE site = ? AND job_id = ? AND final = 1", (site, job_id))
     connection.execute(
         "INSERT INTO jobs (site, job_id, root_id, job_name, project, partition, campaign, state, state_since, seen)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, 'pending', ?, ?) ON CONFLICT DO UPDATE SET final = 0, state = 'pending',"
-        " state_since = excluded.state_since, seen = excluded.seen, start_time = NULL, end_time = NULL,"
-        " exit_code = NULL WHERE final = 1",
+        " VALUES (?, ?, ?, ?, ?, ?, ?, 'pending', ?, ?) ON CONFLICT DO NOTHING",
         (site, job_id, root_of(job_id), job_name, project, partition, campaign, now, now),
     )
 

@@ -237,6 +237,7 @@ def submitted(
         project=project,
         partition=partition,
         campaign=submission.campaign,
+        new=state == "submitted",
         now=now,
     )
     return get(connection, token)

@@ -499,3 +499,19 @@ def test_who_forced_the_first_forced_the_others(
     ends(store, clock)
     Continuations(closed).run(site[0])
     assert ids(store) == ["77", "78"]
+
+
+def test_a_number_that_the_site_gives_again_is_another_job(
+    config: Config, store: Store, clock: Clock, make_site: MakeSite, spec: Spec
+) -> None:
+    site = make_site([Exchange("submit", "77\n"), Exchange("submit", "77\n")])
+    start(config, store, clock, site, spec.model_copy(update={"continue_on_timeout": None}))
+    ends(store, clock, units=40.0)
+    start(config, store, clock, site, spec)
+    with store.snapshot() as connection:
+        (job,) = jobs.find(connection, "77")
+        assert (job.state, job.final, job.end_time) == ("pending", False, None)
+        assert bills.of_job(connection, SITE, "77") is None, "what the other one cost is not this one's"
+        assert runs.of_job(connection, SITE, "77") is None
+    ends(store, clock)
+    assert chain(store).bill == Bill("formula", "cpu", "BU", 10.0, "project_2001234")

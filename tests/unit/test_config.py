@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.config import check_files, find_config, load_config
+from exporter.config import find_config, load_config
+from exporter.config_files import check_files
 from exporter.errors import ConfigError
 
 GOOD = """\

@@ -360,12 +360,7 @@ def test_a_quick_restart_goes_on_where_it_was(bench: Bench, config: Config, tmp_
     assert bench.cancelled == ["77"]
 
 
-def test_killed_between_the_cancel_and_its_note(
-    bench: Bench, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bench.launch(config, spec_of(tmp_path, "on_tunnel_loss: {action: cancel, after: 10m}\n"))
-    ready(bench)
-
+def dies_before_its_note(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     def die(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
@@ -373,6 +368,15 @@ def test_killed_between_the_cancel_and_its_note(
         patched.setattr(Consequence, "told", die)
         with pytest.raises(KeyboardInterrupt):
             bench.passes(15 * MINUTE, down)
+
+
+def test_killed_between_the_cancel_and_its_note(
+    bench: Bench, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.launch(config, spec_of(tmp_path, "on_tunnel_loss: {action: cancel, after: 10m}\n"))
+    ready(bench)
+
+    dies_before_its_note(bench, monkeypatch)
     assert bench.cancelled == ["77"]
     bench.restart()
     bench.passes(5 * MINUTE, down)
@@ -385,13 +389,7 @@ def test_killed_then_and_the_job_ended_meanwhile(
     bench.launch(config, spec_of(tmp_path, "on_tunnel_loss: {action: cancel, after: 10m}\n"))
     ready(bench)
 
-    def die(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Consequence, "told", die)
-        with pytest.raises(KeyboardInterrupt):
-            bench.passes(15 * MINUTE, down)
+    dies_before_its_note(bench, monkeypatch)
     ends(bench)
     with bench.store.snapshot() as connection:
         (job,) = jobs.find(connection, "77")
@@ -425,7 +423,7 @@ def test_a_job_that_rayslurm_did_not_launch_is_never_touched(bench: Bench, store
     store.write(lambda connection: jobs.track(connection, SITE, "77", now=clock.now))
     store.write(
         lambda connection: jobs.expect(
-            connection, SITE, "77", job_name="x", project="p", partition="small", campaign="", now=clock.now
+            connection, SITE, "77", job_name="x", project="p", partition="small", campaign="", new=False, now=clock.now
         )
     )
     bench.write("UPDATE jobs SET state = 'running', start_time = ?", int(clock.now))

@@ -23,6 +23,7 @@ from exporter.tunnels.prober import TunnelProber
 from exporter.web.pages import Pages
 from tests.unit.answering import unused
 from tests.unit.conftest import Clock
+from tests.unit.query_plans import plans_of
 
 SITE = "puhti2"
 
@@ -167,14 +168,9 @@ def test_a_tunnel_that_outlives_its_job_is_looked_at_and_a_waiting_jobs_port_is_
 
 
 def test_looking_does_not_walk_through_all_jobs(store: Store) -> None:
-    statements: list[str] = []
-    with store.snapshot() as connection:
-        connection.set_trace_callback(statements.append)
-        exposure.held(connection, SITE)
-        exposure.current(connection, now=1.0)
-        connection.set_trace_callback(None)
-        plans = [
-            row["detail"] for sql in statements for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}").fetchall()
-        ]
-    assert plans
+    plans = plans_of(
+        store,
+        lambda connection: exposure.held(connection, SITE),
+        lambda connection: exposure.current(connection, now=1.0),
+    )
     assert not [plan for plan in plans if plan.startswith(("SCAN s", "SCAN j"))], plans

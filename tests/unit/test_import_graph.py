@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "sites": set(),
     "parsers": {"errors", "records"},
     "config": {"errors", "sites", "yamlfile"},
+    "config_files": {"config"},
     "store": {"config", "errors", "job_names", "records", "states"},
     "client": {"config", "errors"},
     "billing": {"records", "sites"},
@@ -53,6 +54,7 @@ MAY_IMPORT = {
     "web": {"config", "efficiency", "errors", "metrics", "records", "store"},
     "cli": {
         "config",
+        "config_files",
         "data",
         "efficiency",
         "errors",

@@ -253,7 +253,9 @@ def test_an_ended_job_still_names_its_folder(store: Store, pages: Pages) -> None
 def test_of_a_job_just_accepted_nothing_is_made_up(store: Store, pages: Pages, clock: Clock) -> None:
     def accept(connection: sqlite3.Connection) -> None:
         jobs.track(connection, SITE, "500", now=clock.now)
-        jobs.expect(connection, SITE, "500", job_name="new", project=None, partition=None, campaign="", now=clock.now)
+        jobs.expect(
+            connection, SITE, "500", job_name="new", project=None, partition=None, campaign="", new=True, now=clock.now
+        )
 
     store.write(accept)
     told = facts(pages.job(SITE, "500"))

@@ -27,6 +27,7 @@ from exporter.tunnels.http import MOST_BYTES
 from exporter.tunnels.prober import TunnelProber
 from exporter.tunnels.secrets import keep_secret, secret_path
 from tests.unit.conftest import Clock
+from tests.unit.query_plans import plans_of
 
 SITE = "puhti2"
 SECRET = "5ecret" * 10
@@ -372,16 +373,11 @@ def test_the_spec_tells_whether_a_ray_may_be_open(store: Store) -> None:
 
 
 def test_finding_the_tunnels_does_not_walk_through_all_jobs(store: Store) -> None:
-    statements: list[str] = []
-    with store.snapshot() as connection:
-        connection.set_trace_callback(statements.append)
-        tunnels.to_probe(connection, SITE)
-        tunnels.current(connection, now=1.0)
-        connection.set_trace_callback(None)
-        plans = [
-            row["detail"] for sql in statements for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}").fetchall()
-        ]
-    assert plans
+    plans = plans_of(
+        store,
+        lambda connection: tunnels.to_probe(connection, SITE),
+        lambda connection: tunnels.current(connection, now=1.0),
+    )
     assert not [plan for plan in plans if plan.startswith("SCAN") and not plan.startswith("SCAN h")], plans
 
 

@@ -218,10 +218,12 @@ def test_it_shows_that_it_lives(job: Job) -> None:
     job.end()
 
 
-def test_use_is_that_of_all_processes_below(ray_job: ModuleType) -> None:
+def test_use_is_that_of_all_processes_below(ray_job: ModuleType, capfd: pytest.CaptureFixture[str]) -> None:
     use = ray_job.Use()
     use.sample(100.0)
-    assert use.cpus == 0, "nothing to compare with yet"
+    assert [use.cpus] == [None], "nothing to compare with yet"
+    use.tell(1, last=True)
+    assert not capfd.readouterr().out, "one look before Ray is up says nothing"
     assert use.memory < 1 << 30
     child = subprocess.Popen(
         [sys.executable, "-c", "b = bytearray(200 << 20)\nprint(flush=True)\nwhile True: pass"], stdout=-1

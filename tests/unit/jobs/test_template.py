@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import stat
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import jinja2
 import pytest
 
 from exporter.probes.runs import read_record
+from tests.shellcheck import assert_clean
 from tests.unit.jobs.harness import ROOT
 
 GOLDEN = ROOT / "tests" / "golden" / "sbatch"
@@ -87,14 +87,7 @@ def test_golden(name: str) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_shellcheck(name: str) -> None:
-    program = shutil.which("shellcheck")
-    if program is None:
-        assert not os.environ.get("CI"), "in CI shellcheck is there"
-        pytest.skip("no shellcheck")
-    found = subprocess.run(
-        [program, "--shell=bash", "-"], input=render(**CASES[name]), capture_output=True, text=True, check=False
-    )
-    assert found.returncode == 0, found.stdout
+    assert_clean(render(**CASES[name]))
 
 
 @pytest.mark.parametrize("name", SMALL)
