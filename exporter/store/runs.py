@@ -42,6 +42,16 @@ class Run:
     summary: dict[str, Any] | None = None
     settled: bool = False
 
+    @property
+    def ending_time(self) -> float | None:
+        """When the supervisor began to end the job, epoch seconds; None where it didn't say."""
+        phases = (self.summary or {}).get("phases")
+        for phase in phases if isinstance(phases, list) else []:
+            if isinstance(phase, dict) and phase.get("phase") == "ending":
+                at = phase.get("time")
+                return float(at) if isinstance(at, int | float) else None
+        return None
+
 
 @dataclass(frozen=True, slots=True)
 class Unread:

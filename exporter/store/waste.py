@@ -2,15 +2,15 @@
 
 Of a job that never had its Ray ready the whole time counts. Of others, as long as it was seen from here: that Ray used
 no CPU and no GPU, or that the dashboard's tunnel was down while no entrypoint could work on without it. A moment
-counts once: `never_ready` before `tunnel_down` before `idle`. What was not seen is no waste, and of a job whose bill
-isn't known no units are.
+counts once: `never_ready` before `tunnel_down` before `idle`. What was not seen is no waste, nor is a tunnel that goes
+down because the job is being ended, and of a job whose bill isn't known no units are.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from exporter.records import Bill
@@ -154,6 +154,9 @@ def seconds_of(job: JobRow, run: Run | None, seen: Sequence[Spell]) -> dict[Cond
         return {**nothing, "never_ready": job.elapsed_seconds}
     else:
         known = nothing
+    if run is not None and run.ending_time is not None:
+        ending = run.ending_time
+        seen = [replace(one, until=min(one.until, ending)) if one.condition == "tunnel_down" else one for one in seen]
     return {**known, **added_up(seen, begin=job.start_time, end=job.end_time, most=job.elapsed_seconds)}
 
 

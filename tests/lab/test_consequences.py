@@ -75,14 +75,17 @@ def test_an_idle_ray_is_cancelled_and_a_busy_one_is_not(lab: Lab, ray_venv: Path
             return rayslurm.value("wasted_billing_units_total", site=SITE, reason=reason) or 0.0
 
         lab.wait(lambda: wasted("idle") > 0, 60, "what it cost meanwhile")
-        (waste,) = (part for part in of_status(rayslurm, idle)["waste"] if part["seconds"])
+        parts = {part["reason"]: part for part in of_status(rayslurm, idle)["waste"]}
+        waste, unreached = parts["idle"], parts["tunnel_down"]
         bill = of_status(rayslurm, idle)["bill"]["units"]
-        assert waste["reason"] == "idle"
         # Accounting ends it with the second in which it was cancelled.
         assert 39 <= waste["seconds"] < ended["elapsed_seconds"]
         assert wasted("idle") == pytest.approx(waste["units"])
         assert waste["units"] == pytest.approx(bill * waste["seconds"] / ended["elapsed_seconds"])
-        assert wasted("never_ready") == wasted("tunnel_down") == 0
+        assert parts["never_ready"]["seconds"] == wasted("never_ready") == 0
+        # Between Ray's being ready and the first answer through the tunnel a busy machine takes a moment.
+        assert unreached["seconds"] < 15
+        assert wasted("tunnel_down") == pytest.approx(unreached["units"])
 
         assert lab.state(busy) == "RUNNING"
         assert used(busy) == 1

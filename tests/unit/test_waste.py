@@ -101,6 +101,23 @@ def test_each_reason_costs_its_share_of_the_bill(bench: Bench, config: Config, t
         assert conditions.spells(connection, SITE, "77") == []
 
 
+def test_a_tunnel_that_goes_down_with_its_job_is_no_waste(bench: Bench, config: Config, tmp_path: Path) -> None:
+    bench.launch(config, spec_of(tmp_path, ""))
+    ready(bench)
+    bench.passes(10 * MINUTE, idle_from(bench.clock.now))
+    ending = bench.clock.now
+    bench.passes(2 * MINUTE, down)
+    ends(bench, settled=False)
+    phases = [{"phase": "ready", "time": 5.0}, {"phase": "ending", "time": ending}, {"phase": "ended", "time": ending}]
+    bench.folder(outcome="terminated", summary={"phases": phases}, settled=True)
+    bench.acting.run(bench.context)
+    assert wasted(bench) == [
+        Waste("never_ready", 0.0, 0.0),
+        Waste("tunnel_down", 0.0, 0.0),
+        Waste("idle", 570.0, 7.916666666666667),
+    ]
+
+
 def test_a_job_whose_ray_never_was_ready_is_all_waste(bench: Bench, config: Config, tmp_path: Path) -> None:
     bench.launch(config, spec_of(tmp_path, ENTRYPOINT))
     bench.passes(5 * MINUTE, never_ready)
