@@ -114,7 +114,7 @@ def test_a_tunnel_that_goes_down_with_its_job_is_no_waste(bench: Bench, config: 
     assert wasted(bench) == [
         Waste("never_ready", 0.0, 0.0),
         Waste("tunnel_down", 0.0, 0.0),
-        Waste("idle", 570.0, 7.916666666666667),
+        Waste("idle", 570.0, 10 * (570.0 / 720)),
     ]
 
 
