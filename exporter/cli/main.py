@@ -22,6 +22,10 @@ COMMANDS = {
     "cancel": ("job_commands", "Cancel a job."),
     "logs": ("job_commands", "Show the end of what a job has printed."),
     "status": ("job_commands", "Show the jobs that are followed, as they were last seen."),
+    "explain": (
+        "explain_command",
+        "Show everything known of a job, with who says it and how old it is, and what it could have asked for less of.",
+    ),
     "connect": ("connect_command", "Show how to reach the Ray of a running job."),
     "tunnels": ("tunnels_command", "The tunnels of jobs to this machine: ports, states, keys."),
     "parse": ("parse_command", "Read what a site printed and show the records."),

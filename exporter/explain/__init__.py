@@ -1,0 +1,1 @@
+"""Everything that is known of one job, gathered from the store with sources and ages. Asks nobody."""
