@@ -121,6 +121,10 @@ _METRICS = (
     _metric("allocation_used", "gauge", _BALANCE, "What a project has used."),
     _metric("allocation_remaining", "gauge", _BALANCE, "What a project has left; below 0 where it is overspent."),
     _metric(
+        "allocation_used_since_grant", "gauge", _BALANCE,
+        "What a project has used since its latest grant; absent where no reading reaches back to that.",
+    ),
+    _metric(
         "allocation_updated_timestamp_seconds", "gauge", _PROJECT, "When the provider worked out a project's balances."
     ),
     _metric(

@@ -147,6 +147,8 @@ def _take_in(
             records,
             end_time=about.end_time if about else None,
             last_grant_time=about.last_grant_time if about else None,
+            start_time=about.start_time if about else None,
+            status=about.status if about else None,
             now=context.clock(),
         )
 

@@ -6,7 +6,6 @@ import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, tzinfo
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -14,9 +13,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from exporter import __version__
 from exporter.config import Config
 from exporter.efficiency import combined
-from exporter.records import AllocationRecord, Bill, EfficiencyReport
+from exporter.funds.projects import funds
+from exporter.records import Bill, EfficiencyReport
 from exporter.store import (
-    balances,
     bills,
     chains,
     clusters,
@@ -32,7 +31,6 @@ from exporter.store import (
     tunnels,
     waste,
 )
-from exporter.store.balances import Project
 from exporter.store.chains import Chain
 from exporter.store.clusters import RayCluster
 from exporter.store.commands import CommandLedger
@@ -178,35 +176,6 @@ class AreaView:
         return ", ".join(found)
 
 
-@dataclass(frozen=True, slots=True)
-class BalanceView:
-    """A balance with its project."""
-
-    project: Project
-    balance: AllocationRecord | None
-    zone: tzinfo
-
-    @property
-    def is_bad(self) -> bool:
-        """Whether somebody should do something about it."""
-        unused = self.balance is not None and self.balance.granted is None and not self.balance.used
-        return bool(self.remark) and not unused
-
-    @property
-    def remark(self) -> str:
-        """What there is to say of it in a word or two."""
-        if not self.project.accessible:
-            return "no access"
-        if self.balance is None:
-            return ""
-        if self.balance.granted is None:
-            return "nothing granted"
-        if self.balance.remaining is not None and self.balance.remaining < 0:
-            return "overspent"
-        used = (self.balance.used or 0) / self.balance.granted if self.balance.granted else 0
-        return "nearly used up" if used >= _FULL else ""
-
-
 class Pages:
     """Makes the pages.
 
@@ -250,7 +219,7 @@ class Pages:
             views = self._views(connection, [job for job in rows if job.site in self._config.sites], now)
             doubtful = submissions.unsettled(connection) + submissions.troubled(connection)
             sites = [self._site(connection, name, now) for name in self._config.sites]
-            told = self._balances(connection)
+            told = funds(connection, self._config, now=now)
             areas = self._areas(connection)
         return self._render(
             "front.html", now, still, sites=sites, balances=told, areas=areas, omitted=omitted, doubtful=doubtful,
@@ -367,22 +336,6 @@ class Pages:
                 )
                 view.values[sample.name] = sample.value
         return list(found.values())
-
-    def _balances(self, connection: sqlite3.Connection) -> list[BalanceView]:
-        zones: dict[str, tzinfo] = {
-            site.profile.balance.provider: site.timezone
-            for site in self._config.resolved_sites.values()
-            if site.profile.balance is not None
-        }
-        by_project: dict[tuple[str, str], list[AllocationRecord | None]] = {}
-        for balance in balances.balances(connection):
-            by_project.setdefault((balance.provider, balance.project), []).append(balance)
-        return [
-            BalanceView(project, balance, zones.get(project.provider, UTC))
-            for project in balances.projects(connection)
-            if project.provider in zones
-            for balance in by_project.get((project.provider, project.project), [None])
-        ]
 
 
 def _launched(connection: sqlite3.Connection, job: JobRow) -> Submission | None:

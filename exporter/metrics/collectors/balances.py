@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from exporter.funds.projects import funds
 from exporter.metrics.catalogue import Families
 from exporter.metrics.collectors import Scrape
 from exporter.store import balances
@@ -30,3 +31,7 @@ def collect(scrape: Scrape, families: Families) -> None:
             updated[balance.provider, balance.project] = balance.updated_time
     for (provider, name), when in updated.items():
         families.add("allocation_updated_timestamp_seconds", when, provider, name)
+    for fund in funds(scrape.connection, scrape.config, now=scrape.now):
+        if fund.balance is not None:
+            labels = (fund.balance.provider, fund.balance.project, fund.balance.kind, fund.balance.unit)
+            families.add("allocation_used_since_grant", fund.used_since_grant, *labels)
