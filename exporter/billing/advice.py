@@ -92,7 +92,7 @@ class Used:
 
 
 @dataclass(frozen=True, slots=True)
-class Price:
+class Charged:
     """What the job was charged by, where that is known.
 
     Attributes:
@@ -149,7 +149,7 @@ class Advised:
 _Change = Callable[[Amounts], Amounts]
 
 
-def advise(used: Used, price: Price | None = None) -> Advised:
+def advise(used: Used, price: Charged | None = None) -> Advised:
     """Says what a job could have asked for less of.
 
     Args:
@@ -300,7 +300,7 @@ def _fewer_gpus(amounts: Amounts, left: int) -> Amounts:
     return replace(amounts, gpus={kinds[0]: left} if len(kinds) == 1 else None)
 
 
-def _cost(price: Price | None, change: _Change, seconds: float) -> float | None:
+def _cost(price: Charged | None, change: _Change, seconds: float) -> float | None:
     cost: Charge | None = None if price is None else charge(price.rate, change(price.amounts), seconds)
     return None if cost is None else float(cost.units)
 

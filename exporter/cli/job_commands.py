@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from exporter.cli.asking import ask
+from exporter.cli.balances_shown import show_balances
 from exporter.cli.bringing import selected, selection_json, selection_text, staged
 from exporter.cli.context import (
     ConfigOption,
@@ -27,6 +28,7 @@ from exporter.cli.job_argument import JobArgument, find_job, split_job
 from exporter.cli.table import age, duration, print_table
 from exporter.efficiency import combined
 from exporter.errors import RayslurmError
+from exporter.funds.projects import funds
 from exporter.job_names import SCRIPT
 from exporter.launch.bundle import MANIFEST, SpecFile
 from exporter.launch.known import look
@@ -232,6 +234,7 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         followed = {(job.site, job.job_id): consequences.of_job(connection, job.site, job.job_id) for job in shown}
         wasted = {(job.site, job.job_id): waste.of_job(connection, job) for job in shown}
         chained = chains.of_jobs(connection, shown)
+        left = funds(connection, settings, now=time.time())
     shown = [job for job in shown if _is_newest(job, chained.get((job.site, job.job_id)))]
     if as_json:
         print_json(
@@ -257,6 +260,7 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
                 "unsettled": [_submission_json(row) for row in doubtful],
                 "troubled": [_submission_json(row) for row in troubled],
                 "absent": [_submission_json(row) for row in absent],
+                "balances": [fund.as_json() for fund in left],
             }
         )
         return
@@ -282,6 +286,7 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
             for identity in [(job.site, job.job_id)]
         ],
     )
+    show_balances(left, now)
     for one in [one for job in shown for one in reached.get((job.site, job.job_id), ())]:
         say(f"{one.site}/{one.job_id}: others can reach its tunnel {one.tunnel}: it is listened on at {one.addresses}")
     if omitted:

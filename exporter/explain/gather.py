@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from exporter.billing.advice import Advised, NodeUse, Price, Used, advise
+from exporter.billing.advice import Advised, Charged, NodeUse, Used, advise
 from exporter.billing.charge import Amounts, Charge, amounts_of, charge
 from exporter.config import Config, Site
 from exporter.efficiency import combined
@@ -314,7 +314,7 @@ def _advised(
         entrypoint=None if spec is None else spec.get("entrypoint") is not None,
         restarts=job.restarts,
     )
-    price = None if rate is None or record is None else Price(rate, amounts_of(record, threads_per_core=threads))
+    price = None if rate is None or record is None else Charged(rate, amounts_of(record, threads_per_core=threads))
     return advise(used, price)
 
 

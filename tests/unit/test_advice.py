@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.billing.advice import SHORTEST_SECONDS, Advised, NodeUse, Price, Used, advise
+from exporter.billing.advice import SHORTEST_SECONDS, Advised, Charged, NodeUse, Used, advise
 from exporter.billing.charge import Amounts, charge
 from exporter.sites import profiles
 
@@ -33,14 +33,14 @@ WELL_USED = Used(
 )
 
 
-def price(site: str, partition: str, **amounts: float) -> Price:
+def price(site: str, partition: str, **amounts: float) -> Charged:
     rate = profiles()[site].rate(partition)
     assert rate is not None
     given_amounts = {name: Decimal(str(value)) for name, value in amounts.items()}
-    return Price(rate, Amounts(**{"nvme": Decimal(0), "gpus": {}, **given_amounts}))  # type: ignore[arg-type]
+    return Charged(rate, Amounts(**{"nvme": Decimal(0), "gpus": {}, **given_amounts}))  # type: ignore[arg-type]
 
 
-def told(used: Used, at: Price | None = None) -> dict[str, str]:
+def told(used: Used, at: Charged | None = None) -> dict[str, str]:
     return {one.about: one.text for one in advise(used, at).advice}
 
 
@@ -150,7 +150,7 @@ NODES = st.integers(1, 16)
 
 
 @st.composite
-def jobs(draw: st.DrawFn) -> tuple[Used, Price]:
+def jobs(draw: st.DrawFn) -> tuple[Used, Charged]:
     site, partition = draw(
         st.sampled_from(
             [("roihu", "small"), ("roihu", "medium"), ("roihu", "gpumedium"), ("lumi", "small"), ("lumi", "small-g")]
@@ -179,11 +179,11 @@ def jobs(draw: st.DrawFn) -> tuple[Used, Price]:
     amounts = Amounts(nodes, Decimal(cores), Decimal(memory / GIB), Decimal(0), {"": gpus} if gpus else {})
     rate = profiles()[site].rate(partition)
     assert rate is not None
-    return used, Price(rate, amounts)
+    return used, Charged(rate, amounts)
 
 
 @given(jobs())
-def test_what_is_advised_is_never_less_than_what_was_used_nor_dearer(job: tuple[Used, Price]) -> None:
+def test_what_is_advised_is_never_less_than_what_was_used_nor_dearer(job: tuple[Used, Charged]) -> None:
     used, at = job
     advised = advise(used, at)
     if advised.silent:

@@ -33,5 +33,5 @@ def collect(scrape: Scrape, families: Families) -> None:
         families.add("allocation_updated_timestamp_seconds", when, provider, name)
     for fund in funds(scrape.connection, scrape.config, now=scrape.now):
         if fund.balance is not None:
-            labels = (fund.balance.provider, fund.balance.project, fund.balance.kind, fund.balance.unit)
-            families.add("allocation_used_since_grant", fund.used_since_grant, *labels)
+            key = (fund.balance.provider, fund.balance.project, fund.balance.kind, fund.balance.unit)
+            families.add("allocation_used_since_grant", fund.used_since_grant, *key)
