@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "explain": {"billing", "config", "efficiency", "errors", "parsers", "records", "sites", "states", "store"},
     "practice": set(),
     "tunnels": {"config", "errors", "store"},
-    "launch": {"client", "config", "data", "errors", "job_names", "sites", "store", "tunnels", "yamlfile"},
+    "launch": {"billing", "client", "config", "data", "errors", "job_names", "sites", "store", "tunnels", "yamlfile"},
     "probes": {
         "billing",
         "client",
