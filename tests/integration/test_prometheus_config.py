@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from exporter.metrics.catalogue import CATALOGUE
+from exporter.probes import probe_makers
 from tests.prometheus_server import TOP, program
 
 PROMETHEUS = TOP / "prometheus"
@@ -21,6 +23,7 @@ def rules() -> list[dict[str, Any]]:
     return [rule for path in RULES for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]]
 
 
+SEVERITIES = {"critical", "warning", "info", "none"}
 ALERTS = [rule for rule in rules() if "alert" in rule]
 
 
@@ -52,7 +55,7 @@ def test_an_alert_says_what_to_do_and_has_a_test_that_fires_it(alert: dict[str, 
     name = alert["alert"]
 
     assert name.startswith("RaySlurm")
-    assert alert["labels"]["severity"] in {"critical", "warning", "info"}
+    assert alert["labels"]["severity"] in SEVERITIES
     assert set(alert["annotations"]) == {"summary", "description", "runbook_url"}
     assert alert["annotations"]["runbook_url"] == f"docs/runbooks/{name}.md"
     runbook = (TOP / "docs" / "runbooks" / f"{name}.md").read_text()
@@ -74,3 +77,20 @@ def test_every_runbook_belongs_to_an_alert() -> None:
     runbooks = {path.stem for path in (TOP / "docs" / "runbooks").glob("*.md")}
 
     assert runbooks == {alert["alert"] for alert in ALERTS}
+
+
+def test_every_metric_that_a_rule_names_is_in_the_catalogue_and_every_threshold_is_recorded() -> None:
+    recorded = {rule["record"] for rule in rules() if "record" in rule}
+    named = {name for rule in rules() for name in re.findall(r"\brayslurm[:_][a-z0-9_:]+", str(rule["expr"]))}
+
+    assert named - recorded - set(CATALOGUE) == set()
+    unused = {name for name in recorded if name.startswith("rayslurm:threshold:")} - named
+    assert unused == set(), "a threshold that nothing compares with"
+
+
+def test_every_probe_has_its_threshold() -> None:
+    of_probes = [
+        rule["labels"]["probe"] for rule in rules() if rule.get("record") == "rayslurm:threshold:probe_stale_seconds"
+    ]
+
+    assert sorted(of_probes) == sorted(probe_makers())

@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "practice": set(),
     "tunnels": {"config", "errors", "store"},
     "launch": {"billing", "client", "config", "data", "errors", "job_names", "sites", "store", "tunnels", "yamlfile"},
+    "campaigns": {"config", "errors", "launch", "store", "yamlfile"},
     "probes": {
         "billing",
         "client",
@@ -41,6 +42,7 @@ MAY_IMPORT = {
         "store",
     },
     "owner": {
+        "campaigns",
         "client",
         "config",
         "errors",
@@ -55,6 +57,7 @@ MAY_IMPORT = {
     "metrics": {"config", "efficiency", "errors", "funds", "states", "store"},
     "web": {"config", "efficiency", "errors", "funds", "metrics", "records", "store"},
     "cli": {
+        "campaigns",
         "config",
         "config_files",
         "data",
