@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Field, PlainValidator, field_validator, model_validator
 
+from exporter.budgets import Floors
 from exporter.errors import ConfigError
 from exporter.sites import SiteProfile, profiles
 from exporter.sites.overrides import PartitionOverrides, PolicyOverrides, SiteOverrides, overridden
@@ -239,6 +240,7 @@ class Config(FileModel):
     """rayslurm.yaml as a whole.
 
     Attributes:
+        floors: what launches must leave of a project, by kind.
         campaigns_dir: the folder with the campaigns' files; `campaigns` beside rayslurm.yaml where left out.
     """
 
@@ -249,6 +251,7 @@ class Config(FileModel):
     vm: VmSettings | None = None
     metrics: MetricsSettings = MetricsSettings()
     campaigns_dir: UserPath | None = None
+    floors: dict[OneLine, Floors] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _listen_address(self) -> Self:

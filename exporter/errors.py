@@ -5,7 +5,8 @@ RayslurmError
 ├── ConfigError                rayslurm.yaml or a spec is wrong; says file, line, key and cure   exit 2
 ├── InputError                 a text is not what it was said to be                              exit 3
 ├── RefusedError               not allowed: budget, policy, closed site                          exit 4
-│   └── BudgetExhaustedError   this hour's commands for the site are used up
+│   ├── BudgetExhaustedError   this hour's commands for the site are used up
+│   └── OverBudgetError        it would cost more than a budget, a floor or its own cap allows
 ├── StoreError                 the store cannot be opened, read or written
 │   └── OwnerError             another process owns the sites
 └── SiteError                  talking to the site failed
@@ -70,6 +71,12 @@ class BudgetExhaustedError(RefusedError):
     """This hour's commands for the site are used up."""
 
     reason = "budget"
+
+
+class OverBudgetError(RefusedError):
+    """A launch would cost more than its campaign's budget, its project's floor or its own cap allows."""
+
+    reason = "over_budget"
 
 
 class StoreError(RayslurmError):

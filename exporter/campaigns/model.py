@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, Field, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
 
+from exporter.budgets import Budget
 from exporter.errors import ConfigError
 from exporter.launch.spec import Spec
 from exporter.yamlfile import Duration, FileModel, load_model_text
@@ -118,6 +119,7 @@ class Campaign(Spec):
         retries: what follows jobs that the machine ended.
         matrix: parameters and the values that each takes: one job for each combination. A job finds its own in its
             environment, under the parameters' names.
+        budget: what its jobs may cost together; None: no limit.
         at_once: how many jobs of a run may be in the queue or running at the same time.
     """
 
@@ -133,6 +135,7 @@ class Campaign(Spec):
         Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], Annotated[tuple[Value, ...], Field(min_length=1)]
     ] = Field(default_factory=dict)
     at_once: Annotated[int, Field(ge=1, le=100)] = 1
+    budget: Budget | None = None
 
     @model_validator(mode="after")
     def _dates(self) -> Self:

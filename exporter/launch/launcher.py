@@ -20,6 +20,7 @@ from exporter.config import Config, Site
 from exporter.errors import CommandError, ConfigError, ConnectError, RefusedError, SiteError, StoreError
 from exporter.job_names import SCRIPT, new_token
 from exporter.launch.bundle import Bundle, Progress, SpecFile, packed
+from exporter.launch.guards import Ceiling, ceiling_of, hold
 from exporter.launch.known import look
 from exporter.launch.render import (
     Launch,
@@ -32,7 +33,7 @@ from exporter.launch.selection import private_paths, select
 from exporter.launch.sent import kept
 from exporter.launch.spec import Spec, spec_of_journal
 from exporter.launch.steps import reached
-from exporter.store import leases, submissions
+from exporter.store import leases, reservations, submissions
 from exporter.store.chains import Chain
 from exporter.store.db import Store
 from exporter.store.submissions import Submission, in_doubt
@@ -96,6 +97,8 @@ class Launcher:
         *,
         campaign: str = "",
         force: bool = False,
+        over_budget: bool = False,
+        ceiling: Ceiling | None = None,
         key: str | None = None,
         follows: Chain | None = None,
         bundle: Bundle | None = None,
@@ -110,7 +113,9 @@ class Launcher:
             client: the way to the spec's site.
             spec: what to run.
             campaign: whose job it is.
-            force: launch in spite of what the user may know better; see `limits.check`.
+            force: launch in spite of what the user may know better; see `limits.check`. No budget is passed by it.
+            over_budget: launch though it may cost more than a budget, a floor or its cap allows; see `guards.hold`.
+            ceiling: its campaign's budget; that of the chain that it goes on counts by itself.
             key: whoever asks calls this intention so: asked once more with it, the launch isn't done again.
             follows: the chain that it goes on, in the working folder of its first job; it brings nothing along.
             bundle: what it brings along, as it was when somebody asked; left out: as it is now. Closed at the end.
@@ -124,7 +129,8 @@ class Launcher:
         Raises:
             ConfigError: the spec lacks something; nothing was sent.
             RefusedError: the site takes no such job, is closed, or the budget is used up, or the key stands for another
-                launch, or what it is to bring along can't be brought; nothing was submitted.
+                launch, or what it is to bring along can't be brought; nothing was submitted. An `OverBudgetError`: it
+                may cost more than is set.
             SiteError: the site couldn't be reached before anything was submitted, or refused the job.
             StoreError: the store could not be written. Nothing was submitted, unless the message says so.
         """
@@ -139,21 +145,16 @@ class Launcher:
         token = new_token()
         reached("asked")
         intended = self.store.write(
-            lambda connection: submissions.intend(
+            lambda connection: self._intend(
                 connection,
+                spec,
                 token=token,
-                site=site.name,
                 campaign=campaign,
-                name=spec.name,
-                spec=resolved,
-                run_dir=site.run_folder(project_of(spec, site), f"{spec.name}-{token}"),
-                tunnels=wanted_tunnels(spec, self.config),
-                busy=busy_ports(),
-                now=self.clock(),
+                force=force,
+                over_budget=over_budget,
+                ceiling=ceiling,
                 key=key,
-                chain=None if follows is None else follows.token,
-                link=0 if follows is None else follows.last.submission.link + 1,
-                forced=force,
+                follows=follows,
             )
         )
         if intended.token != token:  # asked for at another site at the same time
@@ -184,6 +185,47 @@ class Launcher:
             raise
         reached("submitting")
         return self._submit(client, intended, run_dir)
+
+    def _intend(
+        self,
+        connection: sqlite3.Connection,
+        spec: Spec,
+        *,
+        token: str,
+        campaign: str,
+        force: bool,
+        over_budget: bool,
+        ceiling: Ceiling | None,
+        key: str | None,
+        follows: Chain | None,
+    ) -> Submission:
+        """Writes the intention down and holds its price, or refuses it: of two at once the second sees the first's."""
+        if key is not None and (earlier := submissions.of_key(connection, key)) is not None:
+            return earlier
+        site, now = self.config.site(spec.site), self.clock()
+        limit = ceiling if follows is None else ceiling_of(connection, follows)
+        held, told = hold(connection, spec, self.config, ceiling=limit, over_budget=over_budget, now=now)
+        intended = submissions.intend(
+            connection,
+            token=token,
+            site=site.name,
+            campaign=campaign,
+            name=spec.name,
+            spec=_resolved(spec, site),
+            run_dir=site.run_folder(project_of(spec, site), f"{spec.name}-{token}"),
+            tunnels=wanted_tunnels(spec, self.config),
+            busy=busy_ports(),
+            now=now,
+            key=key,
+            chain=None if follows is None else follows.token,
+            link=0 if follows is None else follows.last.submission.link + 1,
+            forced=force,
+        )
+        if held is not None:
+            reservations.keep(connection, token, held)
+        for warning in told:
+            _log.warning("%s", warning)
+        return intended
 
     def _ports(self, token: str) -> dict[str, int]:
         with self.store.snapshot() as connection:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from exporter.budgets import Units
 from exporter.config import Name, OneLine, Port
 from exporter.errors import ConfigError
 from exporter.launch.bring import BringItem, BringLimits, Inside
@@ -154,6 +155,8 @@ class Spec(FileModel):
         on_tunnel_loss: what follows when Ray was ready and its dashboard isn't reached any more.
         on_idle: what follows when no CPU and no GPU of Ray is in use.
         on_never_ready: what follows when the job runs and its Ray isn't ready.
+        max_units: what the job may cost, in the unit that its partition is paid in; refused where it may cost more.
+        on_max_units: what follows when it runs and has cost more all the same: its limit was raised, or it ran again.
         directives: further `#SBATCH` options, such as `--constraint=...`.
         bring: files and folders of this machine that are copied into the working folder.
         bring_limits: how much they may be.
@@ -174,6 +177,8 @@ class Spec(FileModel):
     on_tunnel_loss: Consequence = Consequence()
     on_idle: Consequence = Consequence()
     on_never_ready: Consequence = Consequence()
+    max_units: Units | None = None
+    on_max_units: Literal["report", "cancel"] = "report"
     directives: tuple[Annotated[str, Field(pattern=r"^--[a-z][a-z-]*(=[^\x00-\x1f\x7f]+)?$")], ...] = ()
     bring: Annotated[tuple[BringItem, ...], Field(max_length=100)] = ()
     bring_limits: BringLimits = BringLimits()
