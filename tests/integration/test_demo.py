@@ -57,7 +57,9 @@ def test_what_is_on_the_page_is_what_is_true_at_the_sites() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_shows_where_to_look_and_ends_without_a_trace(number: signal.Signals) -> None:
     before = left_behind()
-    process = subprocess.Popen([RAYSLURM, "demo"], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    # Started in a shell's background, these tests ignore SIGINT, and what they start would too.
+    command = ["env", "--default-signal=INT", RAYSLURM, "demo"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stdout is not None
     try:
         first = process.stdout.readline().strip()
