@@ -236,7 +236,11 @@ class MetricsSettings(FileModel):
 
 
 class Config(FileModel):
-    """rayslurm.yaml as a whole."""
+    """rayslurm.yaml as a whole.
+
+    Attributes:
+        campaigns_dir: the folder with the campaigns' files; `campaigns` beside rayslurm.yaml where left out.
+    """
 
     state_dir: UserPath = Field(default=Path("~/.local/state/rayslurm"), validate_default=True)
     listen: str = "127.0.0.1:9810"
@@ -244,6 +248,7 @@ class Config(FileModel):
     sites: dict[Name, SiteSettings] = Field(min_length=1)
     vm: VmSettings | None = None
     metrics: MetricsSettings = MetricsSettings()
+    campaigns_dir: UserPath | None = None
 
     @model_validator(mode="after")
     def _listen_address(self) -> Self:
@@ -385,6 +390,8 @@ def load_config(path: Path) -> Config:
         ConfigError: with every fault, each with file, line, key and cure.
     """
     config = load_model(path, Config)
+    folder = config.campaigns_dir or Path("campaigns")
+    config = config.model_copy(update={"campaigns_dir": path.absolute().parent / folder})
     try:
         _ = config.resolved_sites
     except ConfigError as error:

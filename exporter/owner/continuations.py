@@ -82,7 +82,7 @@ class Continuations(Unhurried):
         except ConfigError as error:
             _stop(context, chain, f"the next job can't be launched: {error}")
         except CommandError as error:
-            if not _FOR_GOOD.search(str(error)):
+            if not for_good(error):
                 raise
             _stop(context, chain, f"the next job was refused: {error}")
         else:
@@ -103,6 +103,11 @@ class Continuations(Unhurried):
             )
         name = following.job_id or f"({following.state})"
         _log.info("site %s: job %s goes on where %s met its limit", last.site, name, last.job_id)
+
+
+def for_good(error: CommandError) -> bool:
+    """Tells whether what sbatch said will not pass by itself."""
+    return bool(_FOR_GOOD.search(str(error)))
 
 
 def _stop(context: ProbeContext, chain: Chain, reason: str) -> None:

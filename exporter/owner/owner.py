@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
+from exporter.campaigns.files import CampaignFiles
 from exporter.client.client import ssh_client
 from exporter.config import Config, Site
 from exporter.launch.bundle import sweep as sweep_bundles
@@ -54,8 +55,9 @@ class Owner:
         settle(config, store)
         # In UTC, with no misfire grace: a probe that is late runs late instead of never.
         self._scheduler = BackgroundScheduler(timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True})
+        files = CampaignFiles(config, store)
         self._workers = {
-            name: SiteWorker(probe_context(site, store), config, self._schedule)
+            name: SiteWorker(probe_context(site, store), config, self._schedule, files)
             for name, site in config.resolved_sites.items()
         }
         self._stopping = threading.Event()

@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from exporter.campaigns.files import CampaignFiles
 from exporter.config import Config
 from exporter.errors import RayslurmError, StoreError
 from exporter.launch.bundle import sweep as sweep_bundles
+from exporter.owner.campaigns import Campaigns
 from exporter.owner.consequences import Consequences
 from exporter.owner.continuations import Continuations
 from exporter.owner.perform import perform
@@ -55,9 +57,12 @@ class SiteWorker(threading.Thread):
         context: the site, the client that lives in this thread alone, and the store.
         config: the whole configuration.
         schedule: asks for the next run of a probe.
+        files: the campaigns' files, which all workers share; of its own where left out.
     """
 
-    def __init__(self, context: ProbeContext, config: Config, schedule: Schedule) -> None:
+    def __init__(
+        self, context: ProbeContext, config: Config, schedule: Schedule, files: CampaignFiles | None = None
+    ) -> None:
         super().__init__(name=f"site-{context.site.name}", daemon=True)
         self._context = context
         self._config = config
@@ -65,7 +70,8 @@ class SiteWorker(threading.Thread):
         self._tasks: queue.PriorityQueue[_Task] = queue.PriorityQueue()
         self._numbers = itertools.count()
         self._probes: dict[str, Probe] = {name: make() for name, make in probe_makers().items()}
-        for probe in (Consequences(), Continuations(config)):
+        campaigns = Campaigns(config, files or CampaignFiles(config, context.store))
+        for probe in (Consequences(), Continuations(config), campaigns):
             self._probes[probe.name] = probe
         self._queued: set[str] = set()
         self._lock = threading.Lock()

@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "practice": set(),
     "tunnels": {"config", "errors", "store"},
     "launch": {"client", "config", "data", "errors", "job_names", "sites", "store", "tunnels", "yamlfile"},
+    "campaigns": {"config", "errors", "launch", "store", "yamlfile"},
     "probes": {
         "billing",
         "client",
@@ -39,6 +40,7 @@ MAY_IMPORT = {
         "store",
     },
     "owner": {
+        "campaigns",
         "client",
         "config",
         "errors",
@@ -53,6 +55,7 @@ MAY_IMPORT = {
     "metrics": {"config", "efficiency", "errors", "states", "store"},
     "web": {"config", "efficiency", "errors", "metrics", "records", "store"},
     "cli": {
+        "campaigns",
         "config",
         "config_files",
         "data",

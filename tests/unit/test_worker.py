@@ -26,6 +26,7 @@ PROBES = {
     "certificate",
     "submissions",
     "runs",
+    "campaigns",
     "continuations",
     "partitions",
 } | {"consequences"}
