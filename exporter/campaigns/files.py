@@ -10,7 +10,7 @@ from pathlib import Path
 
 from exporter.campaigns.model import Campaign, read_campaign
 from exporter.config import Config
-from exporter.errors import ConfigError
+from exporter.errors import ConfigError, RefusedError
 from exporter.launch.render import partition_of, project_of, wanted_tunnels
 from exporter.store import campaigns
 from exporter.store.campaigns import CampaignRow
@@ -148,7 +148,7 @@ def read_file(path: Path, config: Config) -> tuple[str, Campaign]:
         project_of(campaign, site)
         partition_of(campaign, site)
         wanted_tunnels(campaign, config)
-    except ConfigError as error:
+    except (ConfigError, RefusedError) as error:
         raise ConfigError(f"{path}: {error}") from None
     return text, campaign
 

@@ -13,6 +13,7 @@ import typer
 from exporter.cli.asking import ask
 from exporter.cli.balances_shown import show_balances
 from exporter.cli.bringing import selected, selection_json, selection_text, staged
+from exporter.cli.campaign_launch import campaign_file, run_campaign
 from exporter.cli.context import (
     ConfigOption,
     JsonOption,
@@ -26,6 +27,7 @@ from exporter.cli.context import (
 )
 from exporter.cli.job_argument import JobArgument, find_job, split_job
 from exporter.cli.table import age, duration, print_table
+from exporter.config import Config
 from exporter.efficiency import combined
 from exporter.errors import RayslurmError
 from exporter.funds.projects import funds
@@ -36,7 +38,7 @@ from exporter.launch.launcher import Launcher
 from exporter.launch.render import project_of, wanted_tunnels
 from exporter.launch.selection import files_text
 from exporter.launch.sent import kept, package
-from exporter.launch.spec import load_spec
+from exporter.launch.spec import Spec, load_spec
 from exporter.records import Bill, EfficiencyReport
 from exporter.store import (
     bills,
@@ -69,7 +71,10 @@ def register(app: typer.Typer) -> None:
 
 
 def launch(
-    spec_file: Annotated[Path, typer.Argument(metavar="SPEC", help="The spec, YAML with `site` and `cluster`.")],
+    spec_file: Annotated[
+        Path,
+        typer.Argument(metavar="SPEC|CAMPAIGN", help="The spec, YAML with `site` and `cluster`, or a campaign's name."),
+    ],
     *,
     config: ConfigOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be submitted; ask nobody.")] = False,
@@ -88,7 +93,7 @@ def launch(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Start a Ray cluster as a Slurm job.
+    """Start a Ray cluster as a Slurm job, or run a campaign now.
 
     Raises:
         ConfigError: the spec is wrong.
@@ -98,22 +103,15 @@ def launch(
     if key is not None and not key.strip():
         raise typer.BadParameter("is empty; leave it out, or give the launch a name", param_hint="--key")
     _, settings = read_config(config)
+    if (campaign := campaign_file(spec_file, settings)) is not None:
+        run_campaign(campaign, settings, plain=not (dry_run or force or key), as_json=as_json)
+        return
     spec = load_spec(spec_file)
     site = settings.site(spec.site)
     project_of(spec, site)
     wanted_tunnels(spec, settings)
     if dry_run:
-        with peek_store(settings) as known:
-            warn(look(spec, site, known, force=force))
-        texts = kept(package(spec, settings).files)
-        bring = selected(spec, settings)
-        if as_json:
-            print_json({**{name: texts[name] for name in (SCRIPT, "plan.json")}, "bring": selection_json(bring)})
-        else:
-            typer.echo(texts[SCRIPT], nl=False)
-        if spec.bring:
-            say(selection_text(bring))
-        say("dry run: nothing was submitted")
+        _show_dry(spec, settings, force=force, as_json=as_json)
         return
     text = spec_file.read_text(encoding="utf-8")
     payload = {
@@ -136,6 +134,21 @@ def launch(
         _tell_launched(outcome)
     if not served:
         say("no `rayslurm serve` is running: nobody follows this job until one does")
+
+
+def _show_dry(spec: Spec, settings: Config, *, force: bool, as_json: bool) -> None:
+    """Shows what a launch would submit."""
+    with peek_store(settings) as known:
+        warn(look(spec, settings.site(spec.site), known, force=force))
+    texts = kept(package(spec, settings).files)
+    bring = selected(spec, settings)
+    if as_json:
+        print_json({**{name: texts[name] for name in (SCRIPT, "plan.json")}, "bring": selection_json(bring)})
+    else:
+        typer.echo(texts[SCRIPT], nl=False)
+    if spec.bring:
+        say(selection_text(bring))
+    say("dry run: nothing was submitted")
 
 
 def _tell_launched(outcome: dict[str, Any]) -> None:

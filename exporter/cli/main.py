@@ -16,7 +16,7 @@ from exporter.errors import RayslurmError
 COMMANDS = {
     "serve": ("serve_command", "Follow the jobs of all sites and serve /metrics, until interrupted."),
     "demo": ("demo_command", "Show rayslurm at work on practice sites on this machine, without an account."),
-    "launch": ("job_commands", "Start a Ray cluster as a Slurm job."),
+    "launch": ("job_commands", "Start a Ray cluster as a Slurm job, or run a campaign now."),
     "render": ("render_command", "Show exactly what a launch would send, but for the values of `ray.env`; ask nobody."),
     "track": ("job_commands", "Follow a job that was submitted by hand; of an array, all its tasks."),
     "cancel": ("job_commands", "Cancel a job."),
@@ -27,6 +27,7 @@ COMMANDS = {
         "Show everything known of a job, with who says it and how old it is, and what it could have asked for less of.",
     ),
     "connect": ("connect_command", "Show how to reach the Ray of a running job."),
+    "campaigns": ("campaigns_command", "Specs that are launched by a schedule."),
     "tunnels": ("tunnels_command", "The tunnels of jobs to this machine: ports, states, keys."),
     "parse": ("parse_command", "Read what a site printed and show the records."),
     "config": ("config_commands", "The configuration file."),

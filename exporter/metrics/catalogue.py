@@ -46,6 +46,7 @@ _BALANCE = "provider project kind unit"
 _PROJECT = "provider project"
 _AREA = "site area project"
 _TUNNEL = "site job_id tunnel"
+_CAMPAIGN = "site campaign"
 _RESOURCE = "site job_id resource"
 
 _METRICS = (
@@ -176,7 +177,44 @@ _METRICS = (
         "Whether a tunnel's port is listened on at an address that others reach, by this machine's kernel; absent "
         "where that can't be read.",
     ),
+    # Campaign
+    _metric("campaign_info", "gauge", f"{_CAMPAIGN} schedule", "A campaign and its schedule in words; always 1."),
+    _metric(
+        "campaign_created_timestamp_seconds", "gauge", _CAMPAIGN, "When a campaign's file was first seen."
+    ),
+    _metric(
+        "campaign_next_run_timestamp_seconds", "gauge", _CAMPAIGN,
+        "The next time of a campaign's schedule; absent while it is paused, and after its end.",
+    ),
+    _metric(
+        "campaign_last_run_timestamp_seconds", "gauge", _CAMPAIGN,
+        "When the first job of a campaign's latest run was launched.",
+    ),
+    _metric(
+        "campaign_last_success_timestamp_seconds", "gauge", _CAMPAIGN,
+        "When the latest run of a campaign ended of which every job succeeded.",
+    ),
+    _metric(
+        "campaign_runs_total", "counter", f"{_CAMPAIGN} outcome",
+        "Runs of a campaign that ended: succeeded, failed, cancelled, or refused before a job was submitted.",
+    ),
+    _metric(
+        "campaign_missed_runs_total", "counter", _CAMPAIGN,
+        "Times of a campaign's schedule that gave no run: rayslurm was not there, or the run before still went on.",
+    ),
+    _metric(
+        "campaign_refusals_total", "counter", f"{_CAMPAIGN} reason",
+        "Jobs of a campaign that were refused: by policy (what is known of the site), budget, site (sbatch) or spec.",
+    ),
+    _metric("campaign_active_runs", "gauge", _CAMPAIGN, "Runs of a campaign that go on now."),
+    _metric("campaign_paused", "gauge", _CAMPAIGN, "Whether a campaign is paused, by its file or by a person."),
     # Itself
+    _metric(
+        "config_reload_success", "gauge", "", "Whether all campaigns' files were good when they were last read."
+    ),
+    _metric(
+        "config_reload_timestamp_seconds", "gauge", "", "When all campaigns' files were last good, as they were read."
+    ),
     _metric("probe_success", "gauge", "site probe", "Whether a probe went well when it last ran."),
     _metric(
         "probe_failure_reason", "gauge", "site probe reason",

@@ -12,13 +12,14 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
 from exporter.campaigns.files import CampaignFiles, campaign_of
 from exporter.campaigns.model import Campaign
 from exporter.campaigns.plan import decide
 from exporter.campaigns.schedule import times
 from exporter.config import Config
-from exporter.errors import BudgetExhaustedError, CommandError, ConfigError, RayslurmError, RefusedError
+from exporter.errors import BudgetExhaustedError, CommandError, ConfigError, InputError, RayslurmError, RefusedError
 from exporter.launch.launcher import Launcher
 from exporter.owner.continuations import for_good
 from exporter.probes import ProbeContext, Unhurried
@@ -87,6 +88,56 @@ class Campaigns(Unhurried):
     def delay_after_failure(self) -> float:
         """See `Probe.delay_after_failure`."""
         return LOOK_SECONDS
+
+    def hurry(self, context: ProbeContext) -> bool:
+        """See `Probe.hurry`: a file may have been written, or a campaign paused."""
+        del context
+        return True
+
+    def run_now(self, context: ProbeContext, name: str) -> dict[str, Any]:
+        """Begins a run of a campaign at once, and launches the first of its jobs.
+
+        Args:
+            context: of the campaign's site.
+            name: the campaign's.
+
+        Returns:
+            `campaign`, `site`, `due`, the time it counts as in epoch seconds, and `jobs`: of each `point`,
+            `parameters`, `state`, `job_id` and `reason`.
+
+        Raises:
+            ConfigError: its file is broken.
+            InputError: there is no such campaign.
+            RefusedError: a run of it goes on, and its file forbids another one beside that.
+            RayslurmError: the site could not be reached; the run goes on when it can.
+        """
+        errors = self.files.take_in(now=context.clock())
+        with context.store.snapshot() as connection:
+            row = campaigns.find(connection, name)
+        if row is None or not row.present:
+            raise InputError(f"there is no campaign {name}; `rayslurm campaigns list` shows those there are")
+        if row.file in errors:
+            raise ConfigError(errors[row.file])
+        campaign, due = campaign_of(row), context.clock()
+
+        def begin(connection: sqlite3.Connection) -> RunRow:
+            going = [run for run in campaigns.active(connection, row.site) if run.campaign == name]
+            if going and campaign.concurrency == "forbid":
+                raise RefusedError(
+                    f"campaign {name}: its run of {_words(going[0].due)} still goes on (concurrency: forbid); cancel "
+                    "its jobs, or wait"
+                )
+            campaigns.start(connection, row, due, campaign.points(), manual=True, now=due)
+            return next(run for run in campaigns.active(connection, row.site) if (run.campaign, run.due) == (name, due))
+
+        context.store.write(begin)
+        with context.store.snapshot() as connection:
+            going = [run for run in campaigns.active(connection, row.site) if run.campaign == name]
+        self._go_on(context, going, LAUNCHES_PER_LOOK)
+        with context.store.snapshot() as connection:
+            run = next(run for run in campaigns.history(connection, name, most=1000) if run.due == due)
+            jobs_told = [_point_json(connection, point) for point in campaigns.jobs_of(connection, run)]
+        return {"campaign": name, "site": row.site, "due": due, "jobs": jobs_told}
 
     def _decide(self, context: ProbeContext) -> float | None:
         """Decides what comes of the times that have come; returns the site's next one."""
@@ -273,6 +324,17 @@ def _settle(context: ProbeContext, campaign: Campaign, point: JobPoint, state: s
     told = None if outcome == "succeeded" else reason
     context.store.write(lambda connection: campaigns.settle(connection, point, outcome, told))
     return replace(point, state=outcome)
+
+
+def _point_json(connection: sqlite3.Connection, point: JobPoint) -> dict[str, Any]:
+    submission = None if point.token is None else submissions.get(connection, point.token)
+    return {
+        "point": point.point,
+        "parameters": dict(point.parameters),
+        "state": point.state,
+        "job_id": None if submission is None else submission.job_id,
+        "reason": point.reason,
+    }
 
 
 def _words(due: float) -> str:

@@ -8,12 +8,14 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from exporter.campaigns.files import CampaignFiles
 from exporter.config import Config
 from exporter.errors import BudgetExhaustedError, InputError, RayslurmError, RefusedError
 from exporter.job_names import OUTPUT
 from exporter.launch.bundle import SpecFile, take
 from exporter.launch.launcher import Launcher
 from exporter.launch.spec import Spec
+from exporter.owner.campaigns import Campaigns
 from exporter.parsers.sacct import parse as parse_sacct
 from exporter.parsers.squeue import parse as parse_squeue
 from exporter.probes import ProbeContext
@@ -40,7 +42,7 @@ def perform(
     Returns:
         What came of it, for the person: for a launch `token`, `site`, `job_id`, `state`, `run_dir`, `dashboard_port`,
         `error`, `created`, `brought`, the `files` and `bytes` of what it brought along, and `existing`: whether it is
-        one of before with the same key; for logs `path`, `size` in
+        one of before with the same key; for a run of a campaign see `Campaigns.run_now`; for logs `path`, `size` in
         bytes and `text`, its end; else `site` and `job_id`.
 
     Raises:
@@ -49,6 +51,10 @@ def perform(
     with context.client.for_person():
         if request.kind == "launch":
             return _launch(request, context, config, tell)
+        if request.kind == "run":
+            return Campaigns(config, CampaignFiles(config, context.store)).run_now(
+                context, str(request.payload["campaign"])
+            )
         job_id = str(request.payload["job_id"])
         return {"cancel": _cancel, "track": _track, "logs": _logs}[request.kind](request.site, job_id, context)
 

@@ -305,6 +305,12 @@ def jobs_of(connection: sqlite3.Connection, run: RunRow) -> list[JobPoint]:
     return [JobPoint(**{**dict(row), "parameters": json.loads(row["parameters"])}) for row in rows]
 
 
+def job_ids(connection: sqlite3.Connection, name: str) -> dict[str | None, str | None]:
+    """Returns the jobs of a campaign's submissions, by token."""
+    rows = connection.execute("SELECT token, job_id FROM submissions WHERE campaign = ?", (name,))
+    return {row["token"]: row["job_id"] for row in rows}
+
+
 def launched(connection: sqlite3.Connection, point: JobPoint, token: str, *, now: float) -> None:
     """Notes the submission of a job."""
     _update(connection, point, state="launched", token=token, tries=0, reason=None)

@@ -13,7 +13,7 @@ class Request:
     """Something a person asked for.
 
     Attributes:
-        kind: `launch`, `cancel`, `track` or `logs`.
+        kind: `launch`, `run` (a campaign), `cancel`, `track` or `logs`.
         payload: what exactly, as the kind has it.
         state: `waiting`, `taken`, `done` or `failed`.
         outcome: what came of it; for `failed` with `error`, `exit_code`.
