@@ -42,7 +42,8 @@ def run_campaign(path: Path, settings: Config, *, plain: bool, as_json: bool) ->
     """
     if not plain:
         raise ConfigError(
-            "--dry-run, --force and --key are for specs; `rayslurm campaigns check` shows what a campaign would do"
+            "--dry-run, --force, --over-budget and --key are for specs; `rayslurm campaigns check` shows what a "
+            "campaign would do"
         )
     _, campaign = read_file(path, settings)
     with open_store(settings) as store:

@@ -33,6 +33,7 @@ from exporter.errors import RayslurmError
 from exporter.funds.projects import funds
 from exporter.job_names import SCRIPT
 from exporter.launch.bundle import MANIFEST, SpecFile
+from exporter.launch.guards import held
 from exporter.launch.known import look
 from exporter.launch.launcher import Launcher
 from exporter.launch.render import project_of, wanted_tunnels
@@ -82,6 +83,10 @@ def launch(
         bool,
         typer.Option("--force", help="Launch in spite of what rayslurm knows of the site, if you know better."),
     ] = False,
+    over_budget: Annotated[
+        bool,
+        typer.Option("--over-budget", help="Launch though it may cost more than `max_units` or `floors` allow."),
+    ] = False,
     key: Annotated[
         str | None,
         typer.Option(
@@ -104,14 +109,14 @@ def launch(
         raise typer.BadParameter("is empty; leave it out, or give the launch a name", param_hint="--key")
     _, settings = read_config(config)
     if (campaign := campaign_file(spec_file, settings)) is not None:
-        run_campaign(campaign, settings, plain=not (dry_run or force or key), as_json=as_json)
+        run_campaign(campaign, settings, plain=not (dry_run or force or over_budget or key), as_json=as_json)
         return
     spec = load_spec(spec_file)
     site = settings.site(spec.site)
     project_of(spec, site)
     wanted_tunnels(spec, settings)
     if dry_run:
-        _show_dry(spec, settings, force=force, as_json=as_json)
+        _show_dry(spec, settings, force=force, over_budget=over_budget, as_json=as_json)
         return
     text = spec_file.read_text(encoding="utf-8")
     payload = {
@@ -119,11 +124,13 @@ def launch(
         "name": str(spec_file),
         "folder": str(spec_file.absolute().parent),
         "force": force,
+        "over_budget": over_budget,
         "key": key,
     }
     with open_store(settings) as store:
         if Launcher(settings, store).earlier(spec, key) is None:  # else the job is there: nothing is to be checked
             warn(look(spec, site, store, force=force))
+            warn(held(spec, settings, store, over_budget=over_budget))
             payload["bundle"] = staged(spec, SpecFile.of(spec_file, text), settings)
         outcome, served = ask(settings, store, "launch", spec.site, payload)
     if as_json:
@@ -136,10 +143,11 @@ def launch(
         say("no `rayslurm serve` is running: nobody follows this job until one does")
 
 
-def _show_dry(spec: Spec, settings: Config, *, force: bool, as_json: bool) -> None:
+def _show_dry(spec: Spec, settings: Config, *, force: bool, over_budget: bool, as_json: bool) -> None:
     """Shows what a launch would submit."""
     with peek_store(settings) as known:
         warn(look(spec, settings.site(spec.site), known, force=force))
+        warn(held(spec, settings, known, over_budget=over_budget))
     texts = kept(package(spec, settings).files)
     bring = selected(spec, settings)
     if as_json:

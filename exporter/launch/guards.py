@@ -24,6 +24,7 @@ from exporter.launch.render import project_of
 from exporter.launch.spec import Spec
 from exporter.store import balances, partitions, reservations
 from exporter.store.chains import Chain
+from exporter.store.db import Store
 from exporter.store.reservations import Cost, Reservation
 
 LAG_SECONDS = 2 * 3600.0
@@ -115,9 +116,8 @@ def hold(
     project = project_of(spec, site)
     refused = list(_refusals(connection, spec, config, price, project=project, ceiling=ceiling, jobs=jobs, now=now))
     if refused and not over_budget:
-        raise OverBudgetError(
-            "\n".join(refused) + "\nNothing was submitted. To launch it all the same: rayslurm launch --over-budget"
-        )
+        way = "rayslurm launch --over-budget" if ceiling is None else "raise what is set, or wait for the next period"
+        raise OverBudgetError("; ".join(refused) + f". Nothing was submitted. To launch it all the same: {way}")
     warnings = [f"launched all the same, though {text}" for text in refused]
     if isinstance(price, NoPrice):
         return None, warnings
@@ -125,6 +125,21 @@ def hold(
     if ceiling is not None:
         kept = replace(kept, run=ceiling.run, limits=dict(ceiling.limits.items()), timezone=ceiling.timezone)
     return kept, warnings
+
+
+def held(spec: Spec, config: Config, store: Store | None, *, over_budget: bool = False) -> list[str]:
+    """Holds a launch as `hold` does, to know beforehand; returns what to tell whoever launches it over a budget.
+
+    Where there is no store yet nothing is known of balances, and nothing is paid or waits.
+
+    Raises:
+        OverBudgetError: it would be refused.
+        ConfigError: neither spec nor site names a project or a partition.
+    """
+    if store is None:
+        return []
+    with store.snapshot() as connection:
+        return hold(connection, spec, config, over_budget=over_budget)[1]
 
 
 def _refusals(

@@ -19,7 +19,16 @@ from exporter.campaigns.model import Campaign
 from exporter.campaigns.plan import decide
 from exporter.campaigns.schedule import times
 from exporter.config import Config
-from exporter.errors import BudgetExhaustedError, CommandError, ConfigError, InputError, RayslurmError, RefusedError
+from exporter.errors import (
+    BudgetExhaustedError,
+    CommandError,
+    ConfigError,
+    InputError,
+    OverBudgetError,
+    RayslurmError,
+    RefusedError,
+)
+from exporter.launch.guards import Ceiling
 from exporter.launch.launcher import Launcher
 from exporter.owner.continuations import for_good
 from exporter.probes import ProbeContext, Unhurried
@@ -212,10 +221,16 @@ class Campaigns(Unhurried):
         try:
             with context.client.for_person(at_once=False):
                 found = launcher.launch(
-                    context.client, campaign.spec(dict(point.parameters)), campaign=run.campaign, key=point.key
+                    context.client,
+                    campaign.spec(dict(point.parameters)),
+                    campaign=run.campaign,
+                    ceiling=ceiling(campaign, run),
+                    key=point.key,
                 )
         except BudgetExhaustedError as error:
             self._postpone(context, point, str(error))
+        except OverBudgetError as error:
+            self._refuse(context, run, point, "budget", str(error))
         except RefusedError as error:
             self._refuse(context, run, point, "policy", str(error))
         except ConfigError as error:
@@ -247,6 +262,12 @@ class Campaigns(Unhurried):
         context.store.write(
             lambda connection: campaigns.refuse(connection, run.site, point, why, reason.partition("\n")[0])
         )
+
+
+def ceiling(campaign: Campaign, run: RunRow) -> Ceiling:
+    """Returns the budget that the jobs of a run are held against; without limits where the campaign has none."""
+    limits = {} if campaign.budget is None else campaign.budget.limits
+    return Ceiling(run.campaign, f"{run.due:.3f}", limits, campaign.schedule.timezone)
 
 
 def _decide_one(

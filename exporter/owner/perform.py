@@ -70,6 +70,7 @@ def _launch(request: Request, context: ProbeContext, config: Config, tell: Calla
             context.client,
             spec,
             force=bool(asked.get("force")),
+            over_budget=bool(asked.get("over_budget")),
             key=key,
             bundle=bundle,
             spec_file=SpecFile.of(folder / Path(asked["name"]).name, asked["spec"]),
