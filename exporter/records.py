@@ -137,6 +137,7 @@ class QueueRecord:
         start_time: when it started; None while it waits.
         expected_start_time: what the scheduler expects while it waits.
         gpus: GPUs of the whole job, from TRES.
+        tres_allocated: TRES of the job as printed (`tres-alloc`), name to amount; memory in bytes.
     """
 
     job_id: str
@@ -158,6 +159,7 @@ class QueueRecord:
     gpus: int | None = None
     node_list: str | None = None
     restarts: int | None = None
+    tres_allocated: dict[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)

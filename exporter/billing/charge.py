@@ -42,7 +42,8 @@ class Charge:
 
     Attributes:
         units: the sum.
-        components: what each part of the rate adds, named by what is counted, in the rate's order.
+        components: what each part of the rate adds, named by what is counted (of the largest of several, by that one;
+            GPUs that have a price of their own by their type), in the rate's order.
     """
 
     units: Decimal
@@ -56,12 +57,21 @@ def amounts_of(record: AccountingRecord, *, threads_per_core: int = 1) -> Amount
         record: a job, not a step.
         threads_per_core: hardware threads that the site's accounting counts as CPUs for a core.
     """
-    tres = record.tres_allocated
-    if tres is None:
+    if record.tres_allocated is None:
         return Amounts()
-    nodes = int(tres["node"]) if "node" in tres else record.alloc_nodes
+    return amounts_of_tres(record.tres_allocated, nodes=record.alloc_nodes, threads_per_core=threads_per_core)
+
+
+def amounts_of_tres(tres: Mapping[str, float], *, nodes: int | None = None, threads_per_core: int = 1) -> Amounts:
+    """Returns the amounts that Slurm's words for an allocation name.
+
+    Args:
+        tres: by name as Slurm has it (`cpu`, `mem` in bytes, `node`, `gres/gpu:a100`).
+        nodes: how many there are where `node` isn't among them.
+        threads_per_core: hardware threads that the site counts as CPUs for a core.
+    """
     return Amounts(
-        nodes=nodes,
+        nodes=int(tres["node"]) if "node" in tres else nodes,
         cores=Decimal(tres["cpu"]) / threads_per_core if "cpu" in tres else None,
         memory=Decimal(tres["mem"]) / _GIB if "mem" in tres else None,
         nvme=_reserved_storage(tres),
@@ -72,14 +82,25 @@ def amounts_of(record: AccountingRecord, *, threads_per_core: int = 1) -> Amount
 def charge(rate: Rate, amounts: Amounts, seconds: float) -> Charge | None:
     """Returns what these amounts cost for so many seconds; None where the rate needs an amount that is unknown."""
     hours = Decimal(str(seconds)) / _HOUR_SECONDS
-    named = {part.gpu_type for part in _terms(rate) if part.gpu_type is not None}
+    named = _named_types(rate)
     components = []
     for part in rate.parts:
         per_hour = _part(part, amounts, named)
         if per_hour is None:
             return None
-        components.append((part.of if isinstance(part, Term) else "largest", per_hour * hours))
+        components.append((per_hour[0], per_hour[1] * hours))
     return Charge(sum((units for _, units in components), Decimal(0)), tuple(components))
+
+
+def unknown_amounts(rate: Rate, amounts: Amounts) -> list[str]:
+    """Returns what of the amounts a rate needs and isn't known, in the rate's order."""
+    named = _named_types(rate)
+    return list(dict.fromkeys(term.of for term in _terms(rate) if _term(term, amounts, named) is None))
+
+
+def counted_amounts(rate: Rate) -> list[str]:
+    """Returns what a rate counts: fields of `Amounts`, in the rate's order."""
+    return list(dict.fromkeys(term.of for term in _terms(rate)))
 
 
 def bill_by_formula(rate: Rate | None, record: AccountingRecord, *, threads_per_core: int = 1) -> Bill | None:
@@ -113,12 +134,21 @@ def _terms(rate: Rate) -> list[Term]:
     return [term for part in rate.parts for term in (part.of if isinstance(part, Largest) else (part,))]
 
 
-def _part(part: Part, amounts: Amounts, named: set[str]) -> Decimal | None:
+def _named_types(rate: Rate) -> set[str]:
+    return {term.gpu_type for term in _terms(rate) if term.gpu_type is not None}
+
+
+def _part(part: Part, amounts: Amounts, named: set[str]) -> tuple[str, Decimal] | None:
+    """Returns what a part counts and what that costs an hour; of several the first that is largest."""
     if isinstance(part, Term):
-        return _term(part, amounts, named)
-    inner = [_term(term, amounts, named) for term in part.of]
-    known = [units for units in inner if units is not None]
-    return max(known) * part.times if len(known) == len(inner) else None
+        units = _term(part, amounts, named)
+        return None if units is None else (part.gpu_type or part.of, units)
+    inner = [_part(term, amounts, named) for term in part.of]
+    known = [found for found in inner if found is not None]
+    if len(known) < len(inner):
+        return None
+    name, units = max(known, key=lambda found: found[1])
+    return name, units * part.times
 
 
 def _term(term: Term, amounts: Amounts, named: set[str]) -> Decimal | None:

@@ -157,6 +157,7 @@ class _RowReader:
             gpus=self._gpus(nodes),
             node_list=self._text("nodelist") or place,
             restarts=self._read(values.integer, "restart_count"),  # -O restartcnt
+            tres_allocated=self._read(values.tres, "tres_alloc"),
         )
 
     def _cell(self, column: str) -> str:

@@ -43,12 +43,18 @@ def keep(connection: sqlite3.Connection, site: str, job_id: str, bill: Bill, *, 
 
 def make_final(connection: sqlite3.Connection, site: str, job_id: str, source: str, *, now: float) -> None:
     """Takes one source's bill as the final one, where there is one."""
+    bill = by_source(connection, site, job_id, source)
+    if bill is not None:
+        keep(connection, site, job_id, bill, final=True, now=now)
+
+
+def by_source(connection: sqlite3.Connection, site: str, job_id: str, source: str) -> Bill | None:
+    """Returns what one source says that a job cost; None where it says nothing."""
     row = connection.execute(
         "SELECT source, kind, unit, units, project FROM bills WHERE site = ? AND job_id = ? AND source = ?",
         (site, job_id, source),
     ).fetchone()
-    if row is not None:
-        keep(connection, site, job_id, Bill(*row), final=True, now=now)
+    return None if row is None else Bill(*row)
 
 
 def of_job(connection: sqlite3.Connection, site: str, job_id: str) -> Bill | None:

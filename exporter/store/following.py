@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -98,6 +99,7 @@ def apply_queue(
                 "nodes": record.nodes,
                 "cpus": record.cpus,
                 "gpus": record.gpus,
+                "tres": _as_json(record.tres_allocated),
             },
             {
                 # A requeued job waits again: what its last attempt left must go.
@@ -170,6 +172,7 @@ def apply_accounting(
                 "nodes": record.alloc_nodes or record.req_nodes,
                 "cpus": record.alloc_cpus or record.req_cpus,
                 "gpus": _gpus(record),
+                "tres": _as_json(record.tres_allocated),
             },
             {
                 "pending_reason": None,
@@ -265,6 +268,10 @@ def _gpus(record: AccountingRecord) -> int | None:
     """Returns the allocated GPUs; None where the site's accounting doesn't count them."""
     gpus = (record.tres_allocated or {}).get("gres/gpu")
     return None if gpus is None else int(gpus)
+
+
+def _as_json(tres: Mapping[str, float] | None) -> str | None:
+    return json.dumps(tres, sort_keys=True) if tres else None
 
 
 def _upsert(

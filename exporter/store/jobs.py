@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 from collections.abc import Sequence
@@ -34,7 +35,11 @@ class Tracked:
 
 @dataclass(frozen=True, slots=True)
 class JobRow:
-    """A job as the store knows it; see the table `jobs`."""
+    """A job as the store knows it; see the table `jobs`.
+
+    Attributes:
+        tres: what it is allocated, or asks for while it waits, as JSON; see `tres_by_name`.
+    """
 
     site: str
     job_id: str
@@ -63,6 +68,12 @@ class JobRow:
     final: bool
     counted: bool
     seen: float
+    tres: str | None = None
+
+    @property
+    def tres_by_name(self) -> dict[str, float] | None:
+        """What it is allocated by Slurm's names, memory in bytes; None where that isn't known."""
+        return None if self.tres is None else json.loads(self.tres)
 
 
 def root_of(job_id: str) -> str:

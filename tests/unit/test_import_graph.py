@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "billing": {"records", "sites"},
     "practice": set(),
     "tunnels": {"config", "errors", "store"},
-    "launch": {"client", "config", "data", "errors", "job_names", "sites", "store", "tunnels", "yamlfile"},
+    "launch": {"billing", "client", "config", "data", "errors", "job_names", "sites", "store", "tunnels", "yamlfile"},
     "probes": {
         "billing",
         "client",
