@@ -22,6 +22,11 @@ COMMANDS = {
     "cancel": ("job_commands", "Cancel a job."),
     "logs": ("job_commands", "Show the end of what a job has printed."),
     "status": ("job_commands", "Show the jobs that are followed, as they were last seen."),
+    "price": (
+        "price_command",
+        "Say what something would cost: amounts in all for a length of time, by the site's rates; ask nobody.",
+    ),
+    "costs": ("costs_command", "Show what jobs have cost: final bills, one by one or added up."),
     "connect": ("connect_command", "Show how to reach the Ray of a running job."),
     "tunnels": ("tunnels_command", "The tunnels of jobs to this machine: ports, states, keys."),
     "parse": ("parse_command", "Read what a site printed and show the records."),

@@ -32,6 +32,7 @@ MAY_IMPORT = {
         "efficiency",
         "errors",
         "job_names",
+        "launch",
         "parsers",
         "records",
         "sites",
@@ -53,6 +54,7 @@ MAY_IMPORT = {
     "metrics": {"config", "efficiency", "errors", "states", "store"},
     "web": {"config", "efficiency", "errors", "metrics", "records", "store"},
     "cli": {
+        "billing",
         "config",
         "config_files",
         "data",
@@ -69,6 +71,7 @@ MAY_IMPORT = {
         "store",
         "tunnels",
         "web",
+        "yamlfile",
     },
 }
 
