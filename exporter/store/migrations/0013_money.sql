@@ -105,6 +105,7 @@ CREATE TABLE differences (
     end         REAL NOT NULL,
     units       REAL NOT NULL,
     ours        REAL,                       -- NULL: of a job in it, it isn't known what it cost
+    share       REAL CHECK (share BETWEEN 0 AND 1), -- of ours in it; NULL: nothing was used, or ours isn't known
     PRIMARY KEY (provider, project, kind, unit)
 ) STRICT;
 
