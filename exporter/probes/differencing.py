@@ -15,6 +15,9 @@ from exporter.store.differences import Balance, Job, Opinion, Rise
 LONGEST_SECONDS = 86400.0
 """How long the window is at most over which a project's use is compared with ours."""
 
+OPINION_SECONDS = 3 * 86400.0
+"""How long after a job's end its project's balance may still be a second opinion on its bill."""
+
 USUAL_REFRESH_SECONDS = 3600.0
 """How often a provider reckons its balances anew where it isn't known."""
 
@@ -43,12 +46,14 @@ def take_in(
         balance = Balance(record.provider, record.project, record.kind, record.unit)
         differences.note(connection, balance, reckoned=record.updated_time, used=record.used, whole=not exact)
         readings = [Reading(*row) for row in differences.history(connection, balance)]
-        jobs = differences.jobs_of(connection, balance, since=readings[0].reckoned)
+        paid_by_jobs = balance.kind in {"cpu", "gpu"}
+        jobs = differences.jobs_of(connection, balance, since=readings[0].reckoned) if paid_by_jobs else []
         uses = [_use(job, context.clock()) for job in jobs]
         found = windows.latest(readings, uses, longest=site.scaled(LONGEST_SECONDS))
         rise = None if found is None else Rise(balance, found.begin, found.end, found.units, found.ours, found.share)
         differences.keep(connection, balance, rise)
-        _give_opinions(connection, balance, readings, list(zip(jobs, uses, strict=True)), margins)
+        recently = record.updated_time - site.scaled(OPINION_SECONDS)
+        _give_opinions(connection, balance, readings, list(zip(jobs, uses, strict=True)), margins, since=recently)
 
 
 def _use(job: Job, now: float) -> Use:
@@ -65,9 +70,11 @@ def _give_opinions(
     readings: Sequence[Reading],
     ours: Sequence[tuple[Job, Use]],
     margins: Margins,
+    *,
+    since: float,
 ) -> None:
     for job, use in ours:
-        if job.units is None or use.units is None or not job.final:
+        if job.units is None or use.units is None or not job.final or use.end < since:
             continue
         if differences.opinion_of(connection, job.site, job.job_id) is not None:
             continue
