@@ -13,8 +13,9 @@ import typer
 
 from exporter.billing.charge import Amounts, counted_amounts
 from exporter.billing.price import WHOLE_GPU, NoPrice, Price, price
-from exporter.cli.context import ConfigOption, JsonOption, add_command, print_json, read_config, say
+from exporter.cli.context import ConfigOption, JsonOption, add_command, print_json, say
 from exporter.cli.costing import price_json, units_text
+from exporter.config import Config, find_config, load_config
 from exporter.errors import ConfigError
 from exporter.sites import SiteProfile, profiles
 from exporter.yamlfile import parse_duration, parse_size
@@ -84,20 +85,28 @@ def price_of(
 
 def _profile(site: str, config: Path | None) -> SiteProfile:
     """Returns a site as the configuration has it; where there is none, or it doesn't name it, as the site file does."""
+    resolved = {} if (settings := _settings(config)) is None else settings.resolved_sites
+    if site in resolved:
+        return resolved[site].profile
     known = profiles()
-    named: list[str] = []
-    try:
-        _, settings = read_config(config)
-    except ConfigError:
-        if config is not None:
-            raise
-    else:
-        if site in settings.resolved_sites:
-            return settings.resolved_sites[site].profile
-        named = list(settings.resolved_sites)
     if site not in known:
-        raise ConfigError(f"no site is named {site}; there are: {', '.join(sorted({*known, *named}))}")
+        raise ConfigError(f"no site is named {site}; there are: {', '.join(sorted({*known, *resolved}))}")
     return known[site]
+
+
+def _settings(named: Path | None) -> Config | None:
+    """Returns the configuration; None where there is none, or one that nobody named can't be used."""
+    if named is not None:
+        return load_config(find_config(named))
+    try:
+        path = find_config(None)
+    except ConfigError:
+        return None
+    try:
+        return load_config(path)
+    except ConfigError as error:
+        say(f"{path} can't be used, so the site file's rates count: {error}")
+        return None
 
 
 def _no_rate(profile: SiteProfile, partition: str) -> str:

@@ -70,7 +70,8 @@ def after(found: Estimate, before: Estimate | None) -> Estimate:
 def settle(connection: sqlite3.Connection, context: ProbeContext) -> None:
     """Holds the estimates of jobs whose bill is there against it; what differs is counted and kept with its reason.
 
-    Of a job that Slurm started again that isn't done: what an attempt cost is known to the last look at it alone.
+    Of a job that Slurm started again that isn't done: what an attempt cost is known to the last look at it alone. Nor
+    where the site has no rates and prints a bill all the same: nobody said what that would be.
 
     Args:
         connection: of a write transaction.
@@ -81,7 +82,9 @@ def settle(connection: sqlite3.Connection, context: ProbeContext) -> None:
         (job,) = jobs.find(connection, estimate.job_id, site)
         bill = bills.of_job(connection, site, job.job_id)
         mismatch = None
-        if bill is not None and job.elapsed_seconds is not None and not (job.restarts or estimate.attempts):
+        again = job.restarts or estimate.attempts
+        without_rates = estimate.source == "squeue" and bill is not None and bill.source == "seff"
+        if bill is not None and job.elapsed_seconds is not None and not again and not without_rates:
             units = estimate.units_per_hour * job.elapsed_seconds / _HOUR
             estimated = Estimated(units, estimate.kind, estimate.unit, estimate.rule, job.tres_by_name)
             accounted = None if job.accounted_tres is None else json.loads(job.accounted_tres)

@@ -152,6 +152,15 @@ def test_a_job_that_was_given_something_else_than_the_queue_said(store: Store, m
     )
 
 
+def test_where_nobody_knew_a_rate_no_estimate_was_wrong(store: Store, make_site: MakeSite) -> None:
+    job = Followed(store, make_site, queue(running(60)), *told(*finished("77")), seff(), seff="csc")
+    job.look()
+    job.look()
+    ReportsProbe().run(job.context)
+    assert job.bill() == Bill("seff", "cpu", "BU", 0.13, "project_2001234")
+    assert (job.mismatch(), job.counted()) == (None, 0)
+
+
 def test_a_job_that_is_gone_without_a_bill_leaves_no_estimate(store: Store, make_site: MakeSite) -> None:
     rows = finished("77", AllocTRES="")
     job = Followed(store, make_site, queue(running(60)), *told(*rows), **LUMI)

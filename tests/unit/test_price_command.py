@@ -135,6 +135,29 @@ def test_rates_of_the_configuration_count(config_path: Path) -> None:
     assert "puhti2" in unknown.stderr
 
 
+def test_a_configuration_that_was_named_must_be_right(config_path: Path) -> None:
+    config_path.write_text("sites: 5\n")
+    asked = ("--site", "roihu", "-p", "medium", "--nodes", "1", "-t", "1h")
+    assert run("price", *asked, config=config_path).returncode == 2
+    assert run("price", *asked, "--config", str(config_path.parent / "none.yaml")).returncode == 2
+
+
+def test_one_that_lies_about_does_not_stand_in_the_way(
+    config_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    (home / ".config/rayslurm").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    asked = ("--site", "puhti", "-p", "small", "--cpus", "1", "-t", "1h")
+    usual = home / ".config/rayslurm/rayslurm.yaml"
+    usual.write_text("sites: 5\n")
+    done = run("price", *asked)
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "1.00 cpu BU")
+    assert f"{usual} can't be used, so the site file's rates count" in done.stderr
+    usual.write_text(config_path.read_text().replace("puhti2", "puhti").replace("    ssh:\n", RATES))
+    assert priced(*asked)["units"] == 2
+
+
 SPEC = "site: puhti2\nname: train\ncluster: {nodes: 2, cpus_per_node: 4, memory_per_node: 16G, time: 1h}\n"
 
 
