@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import sqlite3
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 
@@ -143,6 +144,30 @@ def test_a_bill_is_in_the_ledger_once_and_stays_when_the_job_is_forgotten(store:
         counted = [one.value for one in counters.read(connection) if one.name == "billing_units_total"]
     assert (kept.job_id, kept.units, kept.campaign, kept.project) == ("77", 4.0, "c", "project_2001234")
     assert counted == [4.0]
+
+
+def test_bills_of_before_there_was_a_ledger_stand_in_it(tmp_path: Path) -> None:
+    scripts = sorted((Path(ledger.__file__).parent / "migrations").glob("*.sql"))
+    earlier = [script for script in scripts if script.name < "0013"]
+    path = tmp_path / "old.sqlite3"
+    with closing(sqlite3.connect(path)) as old:
+        for script in earlier:
+            old.executescript(script.read_text())
+        old.executescript(
+            "INSERT INTO tracked (site, root_id, campaign, since) VALUES ('puhti2', '77', 'nightly', 1);"
+            "INSERT INTO jobs (site, job_id, root_id, project, campaign, state, state_since, end_time, final, seen)"
+            " VALUES ('puhti2', '77', '77', 'p1', 'nightly', 'completed', 1, 1795000000, 1, 1);"
+            "INSERT INTO bills VALUES ('puhti2', '77', 'seff', 'cpu', 'BU', 4.25, NULL, 1, 5);"
+            "INSERT INTO bills VALUES ('puhti2', '77', 'formula', 'cpu', 'BU', 4.2512, NULL, 0, 4);"
+            f"PRAGMA user_version = {len(earlier)};"
+        )
+    path.chmod(0o600)
+    with Store(path) as store, store.snapshot() as connection:
+        (kept,) = ledger.entries(connection)
+        assert bills.of_job(connection, "puhti2", "77") == Bill("seff", "cpu", "BU", 4.25)
+    assert (kept.job_id, kept.units, kept.source, kept.project, kept.campaign, kept.end_time, kept.entered) == (
+        "77", 4.25, "seff", "p1", "nightly", 1795000000, 5,
+    )  # fmt: skip
 
 
 _CENTS = st.integers(0, 10**9).map(lambda cents: cents / 100)
