@@ -2,11 +2,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+MONEY_TESTS := tests/lab/test_money.py tests/unit/test_seff_bills.py tests/unit/test_charge.py tests/unit/test_pricing.py \
+  tests/unit/test_price_command.py tests/unit/test_estimates.py tests/unit/test_windows.py tests/unit/test_costs_command.py
 STAMP := $(VENV)/.installed
 PEERS := build/bench-venv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-check test crash-test tunnel-test lint lab lab-down bench render lock clean
+.PHONY: help setup demo demo-check test crash-test tunnel-test money-test lint lab lab-down bench render lock clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +45,12 @@ tunnel-test: $(STAMP) ## Break tunnels in every way with real sshd and Ray: each
 	  tests/lab/test_ray_health.py tests/lab/test_thin_line.py tests/lab/test_consequences.py \
 	  tests/integration/test_tunnel_keys.py tests/lab/test_leases.py
 	@$(BIN)/python -m tests.lab.tunnel_cases
+
+money-test: $(STAMP) ## Bill real jobs as each site does: estimates, bills, prints and ledger agree, and the formulas meet seff
+	@tests/prepare tests
+	@rm -f build/money-test.json
+	RAYSLURM_MONEY_FULL=1 RAYSLURM_MONEY_EVIDENCE=1 $(BIN)/python -m pytest $(MONEY_TESTS)
+	@$(BIN)/python -m tests.money
 
 lint: $(STAMP) ## Check style and types
 	$(BIN)/ruff check .

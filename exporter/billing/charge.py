@@ -6,12 +6,16 @@ knows makes the charge unknown.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 
 from exporter.records import AccountingRecord, Bill
 from exporter.sites.rates import Largest, Part, Rate, Term
+
+BILLING_KIND = "billing"
+BILLING_UNIT = "billing-hours"
+"""What is counted where a site has no rates: Slurm's `billing` TRES, by which it weighs an allocation, times hours."""
 
 _GIB = Decimal(1 << 30)
 _HOUR_SECONDS = Decimal(3600)
@@ -114,8 +118,42 @@ def bill_by_formula(rate: Rate | None, record: AccountingRecord, *, threads_per_
     Returns:
         None where the rate, an amount or an attempt is unknown.
     """
+    if rate is None:
+        return None
+
+    def cost(attempt: AccountingRecord, seconds: float) -> Decimal | None:
+        found = charge(rate, amounts_of(attempt, threads_per_core=threads_per_core), seconds)
+        return None if found is None else found.units
+
+    units = _all_attempts(record, cost)
+    return None if units is None else Bill("formula", rate.kind, rate.unit, float(units), record.project)
+
+
+def bill_by_billing(record: AccountingRecord) -> Bill | None:
+    """Returns the bill of an ended job where the site has no rates: the billing TRES that Slurm gave it, times hours.
+
+    Args:
+        record: the job, with its earlier attempts.
+
+    Returns:
+        None where accounting tells no billing TRES, or not of every attempt.
+    """
+
+    def cost(attempt: AccountingRecord, seconds: float) -> Decimal | None:
+        if attempt.billing_tres is None:
+            return None
+        return Decimal(str(attempt.billing_tres)) * Decimal(str(seconds)) / _HOUR_SECONDS
+
+    units = _all_attempts(record, cost)
+    return None if units is None else Bill("sacct", BILLING_KIND, BILLING_UNIT, float(units), record.project)
+
+
+def _all_attempts(
+    record: AccountingRecord, cost: Callable[[AccountingRecord, float], Decimal | None]
+) -> Decimal | None:
+    """Returns what all attempts of a job cost together; None where one is unknown."""
     attempts = (*record.attempts, record)
-    if rate is None or len(attempts) <= (record.restarts or 0):
+    if len(attempts) <= (record.restarts or 0):
         return None
     units = Decimal(0)
     for attempt in attempts:
@@ -123,11 +161,11 @@ def bill_by_formula(rate: Rate | None, record: AccountingRecord, *, threads_per_
             return None
         if attempt.elapsed_seconds == 0:  # it never ran, so nothing was allocated
             continue
-        cost = charge(rate, amounts_of(attempt, threads_per_core=threads_per_core), attempt.elapsed_seconds)
-        if cost is None:
+        found = cost(attempt, attempt.elapsed_seconds)
+        if found is None:
             return None
-        units += cost.units
-    return Bill("formula", rate.kind, rate.unit, float(units), record.project)
+        units += found
+    return units
 
 
 def _terms(rate: Rate) -> list[Term]:

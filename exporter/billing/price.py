@@ -6,13 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from exporter.billing.charge import Amounts, charge, unknown_amounts
+from exporter.billing.charge import BILLING_KIND, BILLING_UNIT, Amounts, charge, unknown_amounts
 from exporter.sites.profile import SiteProfile
 from exporter.sites.rates import rule
-
-BILLING_KIND = "billing"
-BILLING_UNIT = "billing-hours"
-"""What is counted where a site has no rates: Slurm's `billing` TRES, by which it weighs an allocation, times hours."""
 
 WHOLE_GPU = "gpu"
 """The type under which GPUs are counted that nobody gave one: whole ones, which are the dearest."""

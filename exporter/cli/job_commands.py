@@ -12,40 +12,39 @@ import typer
 
 from exporter.cli.asking import ask
 from exporter.cli.balances_shown import show_balances
-from exporter.cli.bringing import selected, selection_json, selection_text, staged
+from exporter.cli.bringing import staged
 from exporter.cli.campaign_launch import campaign_file, run_campaign
 from exporter.cli.context import (
     ConfigOption,
     JsonOption,
     add_command,
     open_store,
-    peek_store,
     print_json,
     read_config,
     say,
     warn,
 )
+from exporter.cli.costing import cost_text
+from exporter.cli.dry_run import show_dry_run
 from exporter.cli.job_argument import JobArgument, find_job, split_job
 from exporter.cli.table import age, duration, print_table
-from exporter.config import Config
 from exporter.efficiency import combined
 from exporter.errors import RayslurmError
 from exporter.funds.projects import funds
-from exporter.job_names import SCRIPT
 from exporter.launch.bundle import MANIFEST, SpecFile
 from exporter.launch.guards import held
 from exporter.launch.known import look
 from exporter.launch.launcher import Launcher
 from exporter.launch.render import project_of, wanted_tunnels
 from exporter.launch.selection import files_text
-from exporter.launch.sent import kept, package
-from exporter.launch.spec import Spec, load_spec
-from exporter.records import Bill, EfficiencyReport
+from exporter.launch.spec import load_spec
+from exporter.records import EfficiencyReport
 from exporter.store import (
     bills,
     chains,
     clusters,
     consequences,
+    estimates,
     exposure,
     jobs,
     reports,
@@ -78,7 +77,13 @@ def launch(
     ],
     *,
     config: ConfigOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be submitted; ask nobody.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Print what would be submitted, what it costs at its limit, and why it would be refused; ask nobody.",
+        ),
+    ] = False,
     force: Annotated[
         bool,
         typer.Option("--force", help="Launch in spite of what rayslurm knows of the site, if you know better."),
@@ -116,7 +121,7 @@ def launch(
     project_of(spec, site)
     wanted_tunnels(spec, settings)
     if dry_run:
-        _show_dry(spec, settings, force=force, over_budget=over_budget, as_json=as_json)
+        show_dry_run(spec, settings, force=force, over_budget=over_budget, as_json=as_json)
         return
     text = spec_file.read_text(encoding="utf-8")
     payload = {
@@ -141,22 +146,6 @@ def launch(
         _tell_launched(outcome)
     if not served:
         say("no `rayslurm serve` is running: nobody follows this job until one does")
-
-
-def _show_dry(spec: Spec, settings: Config, *, force: bool, over_budget: bool, as_json: bool) -> None:
-    """Shows what a launch would submit."""
-    with peek_store(settings) as known:
-        warn(look(spec, settings.site(spec.site), known, force=force))
-        warn(held(spec, settings, known, over_budget=over_budget))
-    texts = kept(package(spec, settings).files)
-    bring = selected(spec, settings)
-    if as_json:
-        print_json({**{name: texts[name] for name in (SCRIPT, "plan.json")}, "bring": selection_json(bring)})
-    else:
-        typer.echo(texts[SCRIPT], nl=False)
-    if spec.bring:
-        say(selection_text(bring))
-    say("dry run: nothing was submitted")
 
 
 def _tell_launched(outcome: dict[str, Any]) -> None:
@@ -250,6 +239,7 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         rays = clusters.current(connection, now=time.time())
         expected = clusters.expected(connection)
         costs = {job: bills.of_job(connection, job.site, job.job_id) for job in shown if job.final}
+        guesses = {job: estimates.of_job(connection, job.site, job.job_id) for job in shown if not job.final}
         used = {job: combined(reports.of_job(connection, job.site, job.job_id)) for job in shown if job.final}
         said = {(job.site, job.job_id): runs.of_job(connection, job.site, job.job_id) for job in shown}
         followed = {(job.site, job.job_id): consequences.of_job(connection, job.site, job.job_id) for job in shown}
@@ -264,6 +254,7 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
                     {
                         **_job_json(job),
                         "bill": asdict(cost) if (cost := costs.get(job)) else None,
+                        "estimate": guess.as_json() if (guess := guesses.get(job)) else None,
                         "tunnel": asdict(found) if (found := _dashboard(opened.get(identity, ()))) else None,
                         "tunnels": [asdict(one) for one in opened.get(identity, ())],
                         "exposed": [asdict(one) for one in reached.get(identity, ())],
@@ -298,7 +289,7 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
                 duration(job.elapsed_seconds),
                 duration(job.time_limit_seconds),
                 _cpu_percent(used.get(job, ())),
-                _cost(costs.get(job), chained.get((job.site, job.job_id))),
+                cost_text(costs.get(job), guesses.get(job), chained.get(identity)),
                 f"127.0.0.1:{ports[job.site, job.job_id]}" if ports.get((job.site, job.job_id)) else "",
                 _tunnels(opened.get(identity, ()), now),
                 f"{age(now - job.seen)} ago",
@@ -345,12 +336,6 @@ def _reason(job: JobRow, run: Run | None, followed: Collection[Consequence]) -> 
         return acted or job.pending_reason or ""
     phase = f"Ray is ready, phase {run.phase}" if run.ready_time else f"phase {run.phase}"
     return f"{phase}; {acted}" if acted else phase
-
-
-def _cost(bill: Bill | None, chain: Chain | None) -> str:
-    """Returns what a job cost, or all jobs of its chain."""
-    bill = bill if chain is None else chain.bill
-    return "" if bill is None else f"{bill.units:.2f} {bill.kind} {bill.unit}"
 
 
 def _nodes(job: JobRow, ray: RayCluster | None, expected: int | None) -> str:

@@ -26,6 +26,11 @@ COMMANDS = {
         "explain_command",
         "Show everything known of a job, with who says it and how old it is, and what it could have asked for less of.",
     ),
+    "price": (
+        "price_command",
+        "Say what something would cost: amounts in all for a length of time, by the site's rates; ask nobody.",
+    ),
+    "costs": ("costs_command", "Show what jobs have cost: final bills, one by one or added up."),
     "connect": ("connect_command", "Show how to reach the Ray of a running job."),
     "campaigns": ("campaigns_command", "Specs that are launched by a schedule."),
     "tunnels": ("tunnels_command", "The tunnels of jobs to this machine: ports, states, keys."),

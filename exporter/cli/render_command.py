@@ -12,9 +12,10 @@ import typer
 
 from exporter.cli.bringing import selected, selection_json, selection_lines
 from exporter.cli.context import ConfigOption, JsonOption, add_command, peek_store, print_json, read_config, say
+from exporter.cli.costing import price_json, price_text
 from exporter.cli.table import age
 from exporter.errors import RefusedError
-from exporter.launch.known import look
+from exporter.launch.known import look, price_now
 from exporter.launch.sent import TOKEN, Package, alike, difference, kept, package
 from exporter.launch.spec import load_spec
 from exporter.store import submissions
@@ -52,6 +53,7 @@ def render(
             warnings = look(spec, site, store)
         except RefusedError as error:
             refused = str(error)
+        price = price_now(spec, site, store)
         last = None
         if diff and store is not None:
             with store.snapshot() as connection:
@@ -59,6 +61,7 @@ def render(
     changes = _changes(sending, last)
     if as_json:
         shown = _as_json(sending, refused, warnings) | {"bring": None if bring is None else selection_json(bring)}
+        shown["price"] = price_json(price)
         print_json(shown | (_diff_json(last, changes) if diff else {}))
         return
     if diff:
@@ -68,6 +71,7 @@ def render(
             typer.echo(line)
         for line in ["", *selection_lines(bring)] if bring is not None and spec.bring else []:
             typer.echo(line)
+    say(price_text(price))
     for text in warnings:
         say(f"warning: {text}")
     if refused is not None:

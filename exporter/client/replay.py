@@ -53,6 +53,7 @@ class ReplayTransport:
         for exchange in exchanges:
             self._rows[exchange.verb].append(exchange)
         self.files: dict[str, bytes] = dict(files or {})
+        self.file_time: int = FILE_TIME
         self.asked: list[tuple[str, Any]] = []
         self._connected = False
 
@@ -142,12 +143,12 @@ class ReplayTransport:
         self.files[new_path] = self.files.pop(path)
 
     def read(self, path: str, max_bytes: int, deadline: float) -> RemoteContent:
-        """See `Transport.read`; every file was written at `FILE_TIME`."""
+        """See `Transport.read`; every file was written at `file_time`."""
         del deadline
         self.asked.append(("read", path))
         if path not in self.files:
             raise FileNotFoundError(path)
-        return RemoteContent(self.files[path][:max_bytes], FILE_TIME)
+        return RemoteContent(self.files[path][:max_bytes], self.file_time)
 
     def read_many(self, paths: Sequence[str], max_bytes: int, deadline: float) -> dict[str, RemoteContent]:
         """See `Transport.read_many`."""

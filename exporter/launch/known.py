@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 
+from exporter.billing.price import NoPrice, Price
 from exporter.client.credentials import certificate_expiry
 from exporter.config import Site
 from exporter.errors import NoKeyError
 from exporter.launch import limits
 from exporter.launch.limits import Known
+from exporter.launch.pricing import price_of_spec
 from exporter.launch.spec import Spec
 from exporter.store import partitions
 from exporter.store.db import Store
@@ -45,6 +47,20 @@ def look(
     """
     known = known_of(site, store, now=time.time() if now is None else now)
     return limits.check(spec, site, known, campaign=campaign, force=force)
+
+
+def price_now(spec: Spec, site: Site, store: Store | None) -> Price | NoPrice:
+    """Returns what a spec costs at its time limit, by what is known now; asks nobody.
+
+    Args:
+        spec: what is to be launched.
+        site: where.
+        store: what was read of the site; None where there is none yet.
+
+    Raises:
+        ConfigError: neither spec nor site names a partition.
+    """
+    return price_of_spec(spec, site, known_of(site, store, now=time.time()).listing)
 
 
 def known_of(site: Site, store: Store | None, *, now: float) -> Known:

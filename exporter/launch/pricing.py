@@ -126,13 +126,12 @@ def price_of_job(connection: sqlite3.Connection, job: JobRow, site: Site) -> Pri
         job: the job; of an array's tasks that have not begun, all of them together.
         site: where it is.
     """
-    by_queue = _price_by_tres(job, site)
-    submission = unpaid.submission_of(connection, job.site, job.job_id)
-    if submission is None:
-        return by_queue
-    by_spec = _price_of_journal(connection, submission.spec, site, job.time_limit_seconds)
-    first, second = (by_spec, by_queue) if job.state == "pending" else (by_queue, by_spec)
-    return second if isinstance(first, NoPrice) and not isinstance(second, NoPrice) else first
+    return _price_of_job(connection, job, site, job.time_limit_seconds)
+
+
+def hourly_price_of_job(connection: sqlite3.Connection, job: JobRow, site: Site) -> Price | NoPrice:
+    """Returns what an hour of a job that waits or runs costs; see `price_of_job`."""
+    return _price_of_job(connection, job, site, 3600.0)
 
 
 def committed(connection: sqlite3.Connection, sites: Mapping[str, Site]) -> list[Commitment]:
@@ -158,6 +157,16 @@ def committed(connection: sqlite3.Connection, sites: Mapping[str, Site]) -> list
     return found
 
 
+def _price_of_job(connection: sqlite3.Connection, job: JobRow, site: Site, seconds: float | None) -> Price | NoPrice:
+    by_queue = _price_by_tres(job, site, seconds)
+    submission = unpaid.submission_of(connection, job.site, job.job_id)
+    if submission is None:
+        return by_queue
+    by_spec = _price_of_journal(connection, submission.spec, site, seconds)
+    first, second = (by_spec, by_queue) if job.state == "pending" else (by_queue, by_spec)
+    return second if isinstance(first, NoPrice) and not isinstance(second, NoPrice) else first
+
+
 def _price_of_unpaid(connection: sqlite3.Connection, job: JobRow, site: Site) -> Price | NoPrice:
     bill = bills.by_source(connection, job.site, job.job_id, "formula") if job.final else None
     if bill is None:
@@ -170,28 +179,29 @@ def _price_of_unpaid(connection: sqlite3.Connection, job: JobRow, site: Site) ->
 
 
 def _price_of_journal(
-    connection: sqlite3.Connection, kept: Mapping[str, Any], site: Site, limit: float | None
+    connection: sqlite3.Connection, kept: Mapping[str, Any], site: Site, seconds: float | None
 ) -> Price | NoPrice:
-    """Returns the price of a spec as the journal has it, at the limit that Slurm tells where it does."""
+    """Returns the price of a spec as the journal has it, for so many seconds, or for all of its time."""
     try:
         spec = spec_of_journal(kept)
-        if limit is not None:
-            spec = spec.model_copy(update={"cluster": spec.cluster.model_copy(update={"time": limit})})
+        if seconds is not None:
+            spec = spec.model_copy(update={"cluster": spec.cluster.model_copy(update={"time": seconds})})
         return price_of_spec(spec, site, partitions.listing(connection, site.name))
     except ConfigError:
         return NoPrice("its spec can't be read any more")
 
 
-def _price_by_tres(job: JobRow, site: Site) -> Price | NoPrice:
+def _price_by_tres(job: JobRow, site: Site, seconds: float | None) -> Price | NoPrice:
     """Returns the price of a job by what the queue says that it is allocated."""
     tres = job.tres_by_name
-    if tres is None or job.time_limit_seconds is None:
+    if tres is None or seconds is None:
         return NoPrice(f"the queue doesn't tell {'what it has' if tres is None else 'its time limit'}")
     if not site.profile.rates and "billing" in tres:
-        one: Price | NoPrice = price_by_billing(tres["billing"], job.time_limit_seconds)
+        one: Price | NoPrice = price_by_billing(tres["billing"], seconds)
     else:
-        amounts = amounts_of_tres(tres, nodes=job.nodes, threads_per_core=site.profile.accounting.threads_per_core)
-        one = price(site.profile, job.partition or "", amounts, job.time_limit_seconds)
+        threads = site.profile.accounting.threads_per_core
+        amounts = amounts_of_tres(tres, nodes=job.nodes, threads_per_core=threads)
+        one = price(site.profile, job.partition or "", amounts, seconds)
     tasks = _tasks(job.job_id)
     return one if isinstance(one, NoPrice) or tasks == 1 else one.times(tasks)
 

@@ -113,10 +113,23 @@ _METRICS = (
         "never_ready (its Ray never was), tunnel_down (it has no entrypoint and its dashboard was not reached) or idle "
         "(its Ray used no CPU and no GPU); only times that were seen, and each once.",
     ),
+    _metric(
+        "billing_estimate_mismatches_total", "counter", "site",
+        "Jobs whose last estimate, for the time that they took, was not what they cost but for rounding.",
+    ),
     # Billing
     _metric(
         "job_billing_units", "gauge", "site job_id kind unit source",
         "What a finished job cost, all its attempts together; source says whose figure it is.",
+    ),
+    _metric(
+        "job_billing_units_estimated", "gauge", f"{_JOB} kind unit source",
+        "What an unfinished job has cost so far by what the queue last told of it, all its attempts together; source "
+        "says by which rule: formula (the site's rates) or squeue (Slurm's billing TRES times hours).",
+    ),
+    _metric(
+        "job_billing_rate_units_per_hour", "gauge", f"{_JOB} kind unit source",
+        "What an hour of a running job costs.",
     ),
     _metric("allocation_granted", "gauge", _BALANCE, "What a project was granted; absent where nothing was."),
     _metric("allocation_used", "gauge", _BALANCE, "What a project has used."),
@@ -134,6 +147,16 @@ _METRICS = (
     ),
     _metric("project_end_timestamp_seconds", "gauge", _PROJECT, "The day on which a project ends."),
     _metric("project_last_grant_timestamp_seconds", "gauge", _PROJECT, "The day of a project's latest grant."),
+    _metric(
+        "allocation_delta_units", "gauge", _BALANCE,
+        "By how much a project's use rose over the latest window between two of the provider's reckonings, at most a "
+        "day.",
+    ),
+    _metric(
+        "allocation_delta_attributed_ratio", "gauge", _BALANCE,
+        "The share of that which followed jobs cost in the window; the rest is others' use. Absent where nothing was "
+        "used, or it isn't known what one of them cost.",
+    ),
     _metric("storage_used_bytes", "gauge", _AREA, "Bytes used in a disk area."),
     _metric("storage_limit_bytes", "gauge", _AREA, "Bytes that a disk area may hold."),
     _metric("storage_used_files", "gauge", _AREA, "Files in a disk area."),

@@ -17,6 +17,7 @@ from exporter.client.transport import Answer
 from exporter.errors import InputError, RayslurmError
 from exporter.parsers import csc_projects, lumi_allocations
 from exporter.parsers.lumi_allocations import parse_project_json
+from exporter.probes import differencing
 from exporter.probes.base import ProbeContext, Unhurried
 from exporter.records import AllocationRecord, CscAllocationRecord, Parsed
 from exporter.sites.profile import Balance
@@ -34,6 +35,7 @@ _REFUSAL = re.compile(
 )
 """What a site says of a project that is none of ours; LUMI's words are known, CSC's are not."""
 _NO_SUCH_COMMAND = 127
+_FILE = "project-file"
 
 
 @dataclass(slots=True)
@@ -85,11 +87,11 @@ class BalancesProbe(Unhurried):
         try:
             file = context.client.read(path)
             text = file.content.decode("utf-8", errors="backslashreplace")
-            parsed = context.read("project-file", text, partial(_read_project_json, project=project))
+            parsed = context.read(_FILE, text, partial(_read_project_json, project=project))
         except (FileNotFoundError, InputError):
             return False
         records = tuple(replace(record, updated_time=file.modified_time) for record in parsed.records)
-        _take_in(context, provider, project, Parsed(records, parsed.warnings), source="project-file", text=text)
+        _take_in(context, provider, project, Parsed(records, parsed.warnings), source=_FILE, text=text)
         return True
 
 
@@ -151,6 +153,7 @@ def _take_in(
             status=about.status if about else None,
             now=context.clock(),
         )
+        differencing.take_in(connection, context, records, exact=source == _FILE)
 
     context.store.write(keep)
     if not records:

@@ -50,10 +50,14 @@ class ProbeContext:
             self.store.write(lambda connection: self.keep(connection, source, text, faults=1))
             raise
 
-    def keep(self, connection: sqlite3.Connection, source: str, text: str, *, faults: int) -> None:
-        """Keeps a raw text, and counts what of it was not understood, in the caller's transaction."""
-        keep_raw(connection, self.site.name, source, text, now=self.clock())
+    def keep(self, connection: sqlite3.Connection, source: str, text: str, *, faults: int) -> str:
+        """Keeps a raw text, and counts what of it was not understood, in the caller's transaction.
+
+        Returns:
+            The text's SHA-256, by which it is found again.
+        """
         counters.add(connection, "parse_errors_total", faults, site=self.site.name, parser=source)
+        return keep_raw(connection, self.site.name, source, text, now=self.clock())
 
 
 class Probe(Protocol):

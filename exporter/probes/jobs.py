@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from exporter.billing.charge import bill_by_formula
+from exporter.billing.charge import BILLING_KIND, BILLING_UNIT, bill_by_billing, bill_by_formula
 from exporter.efficiency import from_accounting
 from exporter.parsers.sacct import parse as parse_sacct
 from exporter.parsers.squeue import parse as parse_squeue
+from exporter.probes import estimating
 from exporter.probes.base import ProbeContext
 from exporter.records import FINAL_STATES, AccountingRecord
 from exporter.sites import SiteProfile
@@ -64,13 +65,17 @@ class JobsProbe:
         queue = context.read("squeue", answer.stdout, parse_squeue)
         profile = context.site.profile
         paid_in = {partition: (rate.kind, rate.unit) for rate in profile.rates for partition in rate.partitions}
+        otherwise = None if profile.rates else (BILLING_KIND, BILLING_UNIT)
 
         def take_in(connection: sqlite3.Connection) -> tuple[InQueue, list[Tracked]]:
             context.keep(connection, "squeue", answer.stdout, faults=len(queue.warnings))
             named = [(record.job_id, record.job_name) for record in queue.records]
             for row in submissions.adopt(connection, site, named, now=context.clock()):
                 _log.warning("site %s: job %s is that of the lost submission %s", site, row.job_id, row.token)
-            in_queue = following.apply_queue(connection, site, queue.records, now=context.clock(), paid_in=paid_in)
+            in_queue = following.apply_queue(
+                connection, site, queue.records, now=context.clock(), paid_in=paid_in, otherwise_paid_in=otherwise
+            )
+            estimating.take_in(connection, context, in_queue.job_ids)
             return in_queue, jobs.open_tracked(connection, site)
 
         in_queue, followed = context.store.write(take_in)
@@ -125,16 +130,17 @@ class JobsProbe:
 
         def take_in(connection: sqlite3.Connection) -> None:
             now = context.clock()
-            context.keep(connection, "sacct", answer.stdout, faults=len(parsed.warnings))
+            raw = context.keep(connection, "sacct", answer.stdout, faults=len(parsed.warnings))
             for tracked in due:
                 told = [
                     _told(record, context.site.profile, last_word=_is_last_word(record, now, context, asked=again))
                     for record in records
                     if jobs.root_of(record.job_id) == tracked.root_id
                 ]
-                following.apply_accounting(connection, site, tracked.root_id, told, in_queue, now=now)
+                following.apply_accounting(connection, site, tracked.root_id, told, in_queue, now=now, raw_sha256=raw)
                 wait = SACCT_RETRY_SECONDS[min(tracked.sacct_tries, len(SACCT_RETRY_SECONDS) - 1)]
                 following.postpone_accounting(connection, site, tracked.root_id, until=now + context.site.scaled(wait))
+            estimating.settle(connection, context)
 
         context.store.write(take_in)
         for record in parsed.records:
@@ -180,6 +186,7 @@ def _told(record: AccountingRecord, profile: SiteProfile, *, last_word: bool) ->
     ran = bool(record.elapsed_seconds)
     # A job that never ran used and cost nothing; of a heterogeneous job's part seff doesn't know.
     report = ran and accounting.seff in {"csc", "slurm"} and "+" not in record.job_id
+    rate = profile.rate(record.partition or "")
     return Told(
         record,
         from_accounting(
@@ -188,7 +195,9 @@ def _told(record: AccountingRecord, profile: SiteProfile, *, last_word: bool) ->
             whole_nodes=partition.whole_nodes if partition else None,
         ),
         last_word,
-        bill_by_formula(profile.rate(record.partition or ""), record, threads_per_core=accounting.threads_per_core),
+        bill_by_formula(rate, record, threads_per_core=accounting.threads_per_core)
+        if profile.rates
+        else bill_by_billing(record),
         # seff at CSC prints the bill, but of a requeued job that of the last attempt alone.
         bill_is_final=not (report and accounting.seff == "csc") or bool(record.attempts or record.restarts),
         await_report=report,

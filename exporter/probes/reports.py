@@ -13,6 +13,7 @@ from exporter.client.client import checked, whole
 from exporter.efficiency import from_seff
 from exporter.errors import BudgetExhaustedError, ConnectError, InputError, RayslurmError
 from exporter.parsers.seff import parse
+from exporter.probes import estimating
 from exporter.probes.base import ProbeContext, Unhurried
 from exporter.records import Bill, Parsed, SeffReport
 from exporter.states import base_state
@@ -74,9 +75,10 @@ class ReportsProbe(Unhurried):
             raise
 
         def take_in(connection: sqlite3.Connection) -> None:
-            context.keep(connection, "seff", answer.stdout, faults=len(parsed.warnings))
-            _keep(connection, context, job.job_id, report)
+            raw = context.keep(connection, "seff", answer.stdout, faults=len(parsed.warnings))
+            _keep(connection, context, job.job_id, report, raw)
             awaited.done(connection, job.site, job.job_id)
+            estimating.settle(connection, context)
 
         context.store.write(take_in)
 
@@ -96,7 +98,7 @@ def _of_job(parsed: Parsed[SeffReport], job_id: str) -> SeffReport:
     raise InputError(f"seff was asked for job {job_id} and told of {told or 'none'}")
 
 
-def _keep(connection: sqlite3.Connection, context: ProbeContext, job_id: str, report: SeffReport) -> None:
+def _keep(connection: sqlite3.Connection, context: ProbeContext, job_id: str, report: SeffReport, raw: str) -> None:
     site, now = context.site.name, context.clock()
     (job,) = jobs.find(connection, job_id, site)
     by_accounting = [known for known in reports.of_job(connection, site, job_id) if known.source == "sacct"]
@@ -105,9 +107,9 @@ def _keep(connection: sqlite3.Connection, context: ProbeContext, job_id: str, re
     bill = _bill(context, job, report)
     if bill is not None:
         # seff tells of a requeued job's last attempt alone.
-        bills.keep(connection, site, job_id, bill, final=not job.restarts, now=now)
+        bills.keep(connection, site, job_id, bill, final=not job.restarts, now=now, raw_sha256=raw)
     else:
-        bills.make_final(connection, site, job_id, "formula", now=now)
+        _without_report(connection, site, job_id, now=now)
 
 
 def _bill(context: ProbeContext, job: JobRow, report: SeffReport) -> Bill | None:
@@ -128,5 +130,12 @@ def _postpone(connection: sqlite3.Connection, context: ProbeContext, job: Awaite
         awaited.postpone(connection, job.site, job.job_id, until=until)
         return
     _log.warning("site %s: job %s: its report could not be had, and is given up", job.site, job.job_id)
-    bills.make_final(connection, job.site, job.job_id, "formula", now=context.clock())
+    _without_report(connection, job.site, job.job_id, now=context.clock())
     awaited.done(connection, job.site, job.job_id)
+    estimating.settle(connection, context)
+
+
+def _without_report(connection: sqlite3.Connection, site: str, job_id: str, *, now: float) -> None:
+    """Takes what accounting says that a job cost, by whichever rule; at most one of them was kept."""
+    for source in ("formula", "sacct"):
+        bills.make_final(connection, site, job_id, source, now=now)

@@ -63,6 +63,7 @@ def apply_queue(
     *,
     now: float,
     paid_in: Mapping[str, tuple[str, str]] | None = None,
+    otherwise_paid_in: tuple[str, str] | None = None,
 ) -> InQueue:
     """Takes in an answer of `squeue`, which must be the whole queue of the user.
 
@@ -72,6 +73,7 @@ def apply_queue(
         records: the queue.
         now: epoch seconds.
         paid_in: kind and unit of what jobs of a partition cost.
+        otherwise_paid_in: the same for partitions that aren't named; None where it isn't known.
     """
     present: set[str] = set()
     named: set[str] = set()
@@ -84,7 +86,7 @@ def apply_queue(
         named.add(record.job_id)
         waiting = base_state(record.state) == "pending"
         open_finished_counters(connection, site, record.project, record.partition, followed.campaign)
-        paid = (paid_in or {}).get(record.partition or "")
+        paid = (paid_in or {}).get(record.partition or "", otherwise_paid_in)
         if paid is not None:
             labels = {"site": site, "project": record.project, "campaign": followed.campaign}
             bills.open_counter(connection, **labels, kind=paid[0], unit=paid[1])
@@ -139,6 +141,7 @@ def apply_accounting(
     in_queue: frozenset[str],
     *,
     now: float,
+    raw_sha256: str | None = None,
 ) -> None:
     """Takes in what `sacct` says about one followed id; what neither it nor the queue names becomes unknown.
 
@@ -149,6 +152,7 @@ def apply_accounting(
         records: each part of it.
         in_queue: ids that the queue names: on those it knows better.
         now: epoch seconds.
+        raw_sha256: of the text that they were read from.
     """
     followed = tracked(connection, site, root_id)
     if followed is None:
@@ -172,7 +176,7 @@ def apply_accounting(
                 "nodes": record.alloc_nodes or record.req_nodes,
                 "cpus": record.alloc_cpus or record.req_cpus,
                 "gpus": _gpus(record),
-                "tres": _as_json(record.tres_allocated),
+                "accounted_tres": _as_json(record.tres_allocated),
             },
             {
                 "pending_reason": None,
@@ -191,7 +195,8 @@ def apply_accounting(
             reports.forget(connection, site, record.job_id)
             reports.keep(connection, site, record.job_id, told.report, now=now)
             if told.bill is not None:
-                bills.keep(connection, site, record.job_id, told.bill, final=told.bill_is_final, now=now)
+                final_bill, bill = told.bill_is_final, told.bill
+                bills.keep(connection, site, record.job_id, bill, final=final_bill, now=now, raw_sha256=raw_sha256)
             if told.await_report:
                 awaited.add(connection, site, record.job_id)
     if not waits:

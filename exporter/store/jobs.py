@@ -38,7 +38,8 @@ class JobRow:
     """A job as the store knows it; see the table `jobs`.
 
     Attributes:
-        tres: what it is allocated, or asks for while it waits, as JSON; see `tres_by_name`.
+        tres: what it is allocated, or asks for while it waits, by the queue; as JSON, see `tres_by_name`.
+        accounted_tres: what it was allocated by accounting, as JSON.
     """
 
     site: str
@@ -69,6 +70,7 @@ class JobRow:
     counted: bool
     seen: float
     tres: str | None = None
+    accounted_tres: str | None = None
 
     @property
     def tres_by_name(self) -> dict[str, float] | None:

@@ -61,8 +61,12 @@ def runs(connection: sqlite3.Connection) -> list[ProbeRun]:
     return [ProbeRun(**{**dict(row), "success": bool(row["success"])}) for row in rows]
 
 
-def keep_raw(connection: sqlite3.Connection, site: str, source: str, text: str, *, now: float) -> None:
-    """Keeps a text that a site printed: the same text once, and only as long as it is recent."""
+def keep_raw(connection: sqlite3.Connection, site: str, source: str, text: str, *, now: float) -> str:
+    """Keeps a text that a site printed: the same text once, and only as long as it is recent.
+
+    Returns:
+        Its SHA-256, by which it is found again.
+    """
     digest = hashlib.sha256(text.encode()).hexdigest()
     connection.execute(
         "INSERT INTO raw_outputs (sha256, site, source, text, first_seen, last_seen) VALUES (?, ?, ?, ?, ?, ?)"
@@ -74,3 +78,4 @@ def keep_raw(connection: sqlite3.Connection, site: str, source: str, text: str, 
         " WHERE site = ? AND source = ? ORDER BY last_seen DESC LIMIT -1 OFFSET ?)",
         (now - RAW_RETENTION_SECONDS, site, source, RAW_KEPT),
     )
+    return digest

@@ -20,6 +20,7 @@ from exporter.store import (
     chains,
     clusters,
     consequences,
+    estimates,
     exposure,
     jobs,
     probe_runs,
@@ -36,6 +37,7 @@ from exporter.store.clusters import RayCluster
 from exporter.store.commands import CommandLedger
 from exporter.store.consequences import Consequence
 from exporter.store.db import Store
+from exporter.store.estimates import Estimate
 from exporter.store.exposure import Exposure
 from exporter.store.jobs import JobRow
 from exporter.store.probe_runs import ProbeRun
@@ -58,10 +60,11 @@ JOBS_PROBE = "jobs"
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """A job, what it cost, where its dashboard is, how its Ray is, what its supervisor says, its chain, its waste."""
+    """A job, what it costs, where its dashboard is, how its Ray is, what its supervisor says, its chain, its waste."""
 
     job: JobRow
     bill: Bill | None
+    estimate: Estimate | None
     efficiency: list[EfficiencyReport]
     submission: Submission | None
     tunnels: list[Health]
@@ -291,6 +294,7 @@ class Pages:
             JobView(
                 job,
                 bills.of_job(connection, job.site, job.job_id) if job.final else None,
+                None if job.final else estimates.of_job(connection, job.site, job.job_id),
                 combined(reports.of_job(connection, job.site, job.job_id)) if job.final else [],
                 ours.get(identity),
                 health.get(identity, []),

@@ -166,6 +166,7 @@ _PLAYED: dict[str, dict[str, Any]] = {
     "lumi": {},
     "mahti": {"closed": False},
     "puhti": {"closed": False},
+    SITE: {},
 }
 
 
@@ -177,14 +178,17 @@ def configure_sites(
     Args:
         lab: the lab.
         folder: where it goes.
-        sites: of `roihu`, `lumi`, `mahti` and `puhti`, with the keys that differ.
+        sites: of `roihu`, `lumi`, `mahti`, `puhti` and `lab`, which plays nobody, with the keys that differ.
         ray: the venv with Ray on the nodes.
     """
     usual = {"environment": [], "work_dir": "rayslurm", "temp_dir": "/tmp"}
     return _write(
         lab,
         folder,
-        {name: _site(lab, name, ray, {**usual, **_PLAYED[name], **keys}) for name, keys in sites.items()},
+        {
+            name: _site(lab, "login" if name == SITE else name, ray, {**usual, **_PLAYED[name], **keys})
+            for name, keys in sites.items()
+        },
     )
 
 

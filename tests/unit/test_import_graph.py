@@ -48,6 +48,7 @@ MAY_IMPORT = {
         "efficiency",
         "errors",
         "job_names",
+        "launch",
         "parsers",
         "records",
         "sites",
@@ -70,6 +71,7 @@ MAY_IMPORT = {
     "metrics": {"config", "efficiency", "errors", "funds", "states", "store"},
     "web": {"config", "efficiency", "errors", "funds", "metrics", "records", "store"},
     "cli": {
+        "billing",
         "campaigns",
         "config",
         "config_files",
@@ -89,6 +91,7 @@ MAY_IMPORT = {
         "store",
         "tunnels",
         "web",
+        "yamlfile",
     },
 }
 

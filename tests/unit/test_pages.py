@@ -108,7 +108,9 @@ def test_one_jobs_life(pages: Pages) -> None:
     running, ended = Read(pages.job(SITE, "77") or ""), Read(pages.job(SITE, "79") or "")
     assert running.line(f"{SITE}/77: train")
     assert "1 min of 20 min" in running.line("Ran")
-    assert "It is known when the job has ended." in running.lines
+    cost = running.line("It is known when the job has ended.")
+    assert "So far about 0.11 cpu BU, by what the queue told" in cost
+    assert "At its time limit it has cost 1.53 cpu BU." in cost
     assert "0.13 cpu BU, paid by project_2001234 (source: seff)." in ended.lines
     assert "50.2 %: 3 min of 6 min (source: seff)" in ended.line("CPU 50")
     assert ended.line("Exit code").endswith("7")

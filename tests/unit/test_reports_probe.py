@@ -225,4 +225,4 @@ def test_gpus_are_averaged_and_their_energy_is_not_the_jobs(store: Store, make_s
     by_seff = shown(store)[0]
     assert by_seff.gpu_efficiency_ratio == pytest.approx((0.9231 + 0.125) / 2)
     assert all(report.energy_joules is None for report in shown(store))
-    assert bill(store) == Bill("seff", "gpu", "BU", 187.62, "project_2009876")
+    assert bill(store) == Bill("seff", "gpu", "BU", 307.61, "project_2009876")

@@ -468,7 +468,7 @@ def test_a_refused_launch_ends_with_4(config_path: Path, tmp_path: Path, dry: bo
     spec = tmp_path / "spec.yaml"
     spec.write_text("site: puhti2\ncluster: {nodes: 2, cpus_per_node: 4, memory_per_node: 16G, time: 1h}\n")
     done = run("launch", str(spec), *(["--dry-run"] if dry else []), config=config_path)
-    assert (done.returncode, done.stdout) == (4, "")
+    assert (done.returncode, bool(done.stdout)) == (4, dry), "a dry run shows all the same what would be sent"
     assert "partition small takes at most 1 node a job, not 2 (CSC user guide" in done.stderr
     assert "medium would do" in done.stderr
 
@@ -478,7 +478,7 @@ def test_a_launch_on_a_closed_site_must_be_meant(config_path: Path, tmp_path: Pa
     spec = tmp_path / "spec.yaml"
     spec.write_text("site: puhti2\ncluster: {cpus_per_node: 4, memory_per_node: 16G, time: 1h}\n")
     refused = run("launch", str(spec), "--dry-run", config=config_path)
-    assert (refused.returncode, refused.stdout) == (4, "")
+    assert refused.returncode == 4
     assert "closed on 2020-02-03" in refused.stderr
     meant = run("launch", str(spec), "--dry-run", "--force", config=config_path)
     assert meant.returncode == 0

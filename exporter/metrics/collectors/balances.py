@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from exporter.funds.projects import funds
 from exporter.metrics.catalogue import Families
 from exporter.metrics.collectors import Scrape
-from exporter.store import balances
+from exporter.store import balances, differences
 
 
 def collect(scrape: Scrape, families: Families) -> None:
@@ -31,7 +30,8 @@ def collect(scrape: Scrape, families: Families) -> None:
             updated[balance.provider, balance.project] = balance.updated_time
     for (provider, name), when in updated.items():
         families.add("allocation_updated_timestamp_seconds", when, provider, name)
-    for fund in funds(scrape.connection, scrape.config, now=scrape.now):
-        if fund.balance is not None:
-            key = (fund.balance.provider, fund.balance.project, fund.balance.kind, fund.balance.unit)
-            families.add("allocation_used_since_grant", fund.used_since_grant, *key)
+    for rise in differences.rises(scrape.connection):
+        one = rise.balance
+        if one.provider in providers:
+            families.add("allocation_delta_units", rise.units, one.provider, one.project, one.kind, one.unit)
+            families.add("allocation_delta_attributed_ratio", rise.share, one.provider, one.project, one.kind, one.unit)

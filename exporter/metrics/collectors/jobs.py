@@ -9,7 +9,8 @@ from exporter.efficiency import combined
 from exporter.metrics.catalogue import Families
 from exporter.metrics.collectors import Scrape
 from exporter.states import METRIC_STATES
-from exporter.store import bills, jobs, reports, runs
+from exporter.store import bills, estimates, jobs, reports, runs
+from exporter.store.estimates import Estimate
 from exporter.store.jobs import JobRow
 
 
@@ -27,6 +28,7 @@ def collect(scrape: Scrape, families: Families) -> None:
         if ray_version is not None:
             families.add("ray_cluster_info", 1, job.site, job.job_id, ray_version)
         if not job.final:
+            _add_estimate(job, estimates.of_job(scrape.connection, job.site, job.job_id), families)
             continue
         bill = bills.of_job(scrape.connection, job.site, job.job_id)
         if bill is not None:
@@ -43,6 +45,15 @@ def collect(scrape: Scrape, families: Families) -> None:
             families.add("jobs", counts[site, campaign, state], site, campaign, state)
     families.add("jobs_tracked", len(shown))
     families.add("jobs_omitted", omitted)
+
+
+def _add_estimate(job: JobRow, estimate: Estimate | None, families: Families) -> None:
+    if estimate is None:
+        return
+    labels = (job.site, job.job_id, estimate.kind, estimate.unit, estimate.source)
+    families.add("job_billing_units_estimated", estimate.units, *labels)
+    if job.state == "running":
+        families.add("job_billing_rate_units_per_hour", estimate.units_per_hour, *labels)
 
 
 def _add_job(job: JobRow, families: Families) -> None:
