@@ -272,10 +272,40 @@ def _cost(told: Explanation) -> Iterator[str]:
             yield _line("", f"of which {parts}", "seff")
     if not told.bills:
         yield _line("bill", "not known" if told.job.final else "known when the job has ended")
+    yield from _beside_the_bill(told)
     if told.working is not None:
         yield from _working(told.working)
     elif told.job.partition:
         yield _line("rate", f"what {told.job.partition} costs isn't known")
+
+
+def _beside_the_bill(told: Explanation) -> Iterator[str]:
+    """Yields what was reckoned of its cost before the bill, and what the project's balance says of it."""
+    held, estimate, mismatch, opinion = told.reserved, told.estimate, told.mismatch, told.opinion
+    if held is not None:
+        over = ", over what was set for it" if held.over else ""
+        yield _line("priced", f"{held.units:.2f} {held.kind} {held.unit} at its time limit when it was launched{over}")
+    if told.overspent is not None:
+        yield _line("over its cap", f"{told.overspent.state}: {told.overspent.reason}")
+    if estimate is not None and not told.bills:
+        source = f"{estimate.source}, {age(told.now - estimate.at)} ago"
+        if estimate.units is not None:
+            yield _line("so far", f"{estimate.units:.2f} {estimate.kind} {estimate.unit}", source)
+        limit = "" if estimate.units_at_limit is None else f", {estimate.units_at_limit:.2f} at its limit"
+        yield _line("pace", f"{estimate.units_per_hour:.2f} {estimate.kind} {estimate.unit} an hour{limit}", source)
+    if mismatch is not None:
+        yield _line(
+            "estimate",
+            f"was wrong: {mismatch.estimated:.2f} {mismatch.kind} {mismatch.unit}, and it was billed "
+            f"{mismatch.billed:.2f} {mismatch.billed_kind} {mismatch.billed_unit}",
+        )
+        yield _line("", mismatch.reason)
+    if opinion is not None:
+        window = f"{moment(opinion.begin)} to {moment(opinion.end)}"
+        unit = f"{opinion.balance.kind} {opinion.balance.unit}"
+        yield _line(
+            "second opinion", f"{opinion.units:.2f} {unit} by the balance, {window}: {opinion.words}", "balance"
+        )
 
 
 def _working(working: Working) -> Iterator[str]:

@@ -47,6 +47,7 @@ from exporter.store import (
     estimates,
     exposure,
     jobs,
+    overspending,
     reports,
     runs,
     submissions,
@@ -246,6 +247,8 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         wasted = {(job.site, job.job_id): waste.of_job(connection, job) for job in shown}
         chained = chains.of_jobs(connection, shown)
         left = funds(connection, settings, now=time.time())
+        over_cap = [overspending.of_job(connection, job.site, job.job_id) for job in shown if not job.final]
+        overspent = [one for one in over_cap if one is not None]
     shown = [job for job in shown if _is_newest(job, chained.get((job.site, job.job_id)))]
     if as_json:
         print_json(
@@ -299,6 +302,9 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         ],
     )
     show_balances(left, now)
+    for over in overspent:
+        told = "is cancelled, it was over its cap" if over.state == "cancelled" else "over its cap"
+        say(f"{over.site}/{over.job_id}: {told}: {over.reason}")
     for one in [one for job in shown for one in reached.get((job.site, job.job_id), ())]:
         say(f"{one.site}/{one.job_id}: others can reach its tunnel {one.tunnel}: it is listened on at {one.addresses}")
     if omitted:

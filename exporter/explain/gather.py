@@ -22,11 +22,15 @@ from exporter.store import (
     clusters,
     conditions,
     consequences,
+    differences,
+    estimates,
     evidence,
     exposure,
     jobs,
     leases,
+    overspending,
     probe_runs,
+    reservations,
     runs,
     submissions,
     tunnel_failures,
@@ -38,11 +42,15 @@ from exporter.store.chains import Chain
 from exporter.store.clusters import RayCluster
 from exporter.store.conditions import Spell
 from exporter.store.consequences import Consequence
+from exporter.store.differences import Opinion
+from exporter.store.estimates import Estimate, Mismatch
 from exporter.store.evidence import BillTold, RawText, ReportTold
 from exporter.store.exposure import Exposure
 from exporter.store.jobs import JobRow, Tracked
 from exporter.store.leases import Lease
+from exporter.store.overspending import Overspending
 from exporter.store.probe_runs import ProbeRun
+from exporter.store.reservations import Reservation
 from exporter.store.runs import Run
 from exporter.store.submissions import Submission
 from exporter.store.tunnel_failures import Failure
@@ -111,6 +119,11 @@ class Explanation:
         seff: what the site's report said, likewise.
         efficiency: what is published of `reports`.
         working: how the bill comes about; None where the site's rate isn't known.
+        reserved: what it was priced at its launch.
+        estimate: what it has cost so far, while it isn't paid.
+        mismatch: how that estimate was wrong; None where it wasn't.
+        overspent: what followed when it cost more than its `max_units`; None where it doesn't.
+        opinion: what the project's balance says of its cost, where it was alone in its window.
         awaited: the report that is still to be asked for.
         spells: when it was seen to be of no use, for as long as that isn't reckoned.
     """
@@ -134,6 +147,11 @@ class Explanation:
     reports: tuple[ReportTold, ...]
     efficiency: tuple[EfficiencyReport, ...]
     bills: tuple[BillTold, ...]
+    reserved: Reservation | None
+    estimate: Estimate | None
+    mismatch: Mismatch | None
+    overspent: Overspending | None
+    opinion: Opinion | None
     awaited: Awaited | None
     working: Working | None
     record: AccountingRecord | None
@@ -199,6 +217,11 @@ def gather(connection: sqlite3.Connection, config: Config, site_name: str, job_i
         reports=reports,
         efficiency=tuple(combined(told.report for told in reports)),
         bills=bills,
+        reserved=reservations.of_token(connection, token) if token is not None else None,
+        estimate=estimates.of_job(connection, *identity),
+        mismatch=estimates.mismatch_of(connection, *identity),
+        overspent=overspending.of_job(connection, *identity),
+        opinion=differences.opinion_of(connection, *identity),
         awaited=next((one for one in awaited.waiting(connection, site_name) if one.job_id == job_id), None),
         working=None if rate is None else _working(rate, record, threads),
         record=record,

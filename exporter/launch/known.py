@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from exporter.billing.price import NoPrice, Price
 from exporter.client.credentials import certificate_expiry
@@ -11,6 +12,8 @@ from exporter.errors import NoKeyError
 from exporter.launch import limits
 from exporter.launch.limits import Known
 from exporter.launch.pricing import price_of_spec
+from exporter.launch.purse import Purse, purse
+from exporter.launch.render import partition_of
 from exporter.launch.spec import Spec
 from exporter.store import partitions
 from exporter.store.db import Store
@@ -45,8 +48,10 @@ def look(
         RefusedError: the site takes no such job; says why, how that is known, and the way out.
         ConfigError: neither spec nor site names a partition.
     """
-    known = known_of(site, store, now=time.time() if now is None else now)
-    return limits.check(spec, site, known, campaign=campaign, force=force)
+    now = time.time() if now is None else now
+    paying = _purse(spec, site, store, now=now)
+    known = replace(known_of(site, store, now=now), no_units=paying.refused)
+    return [*limits.check(spec, site, known, campaign=campaign, force=force), *paying.warnings]
 
 
 def price_now(spec: Spec, site: Site, store: Store | None) -> Price | NoPrice:
@@ -72,6 +77,15 @@ def known_of(site: Site, store: Store | None, *, now: float) -> Known:
     if listing is not None and now - listing.read > LISTING_SECONDS:
         listing = None
     return Known(now, listing, _certificate_end(site))
+
+
+def _purse(spec: Spec, site: Site, store: Store | None, *, now: float) -> Purse:
+    project = spec.cluster.project or site.settings.project
+    if store is None or project is None:
+        return Purse()
+    rates = [site.profile.rate(name) for name in partition_of(spec, site).split(",")]
+    with store.snapshot() as connection:
+        return purse(connection, site, project, frozenset(rate.kind for rate in rates if rate is not None), now=now)
 
 
 def _certificate_end(site: Site) -> float | None:

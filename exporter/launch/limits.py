@@ -40,11 +40,13 @@ class Known:
         now: epoch seconds.
         listing: what the site itself says of its partitions; None where that isn't known.
         certificate_end: when the certificate to log in with ends, epoch seconds; None where there is none.
+        no_units: why the site takes no job of the project that pays, each a sentence.
     """
 
     now: float
     listing: Listing | None = None
     certificate_end: float | None = None
+    no_units: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ def check(spec: Spec, site: Site, known: Known, *, campaign: bool = False, force
     check_environment(spec, site)
     partitions = _Partitions(site, known)
     names = partition_of(spec, site).split(",")
-    refused = [*_closed(site, known), *partitions.unknown(names)]
+    refused = [*_closed(site, known), *known.no_units, *partitions.unknown(names)]
     # Of several partitions, separated by commas, Slurm takes one that can run the job.
     reasons = [list(partitions.refusals(name, spec.cluster, campaign=campaign)) for name in names]
     if all(reasons):

@@ -231,6 +231,19 @@ _METRICS = (
     ),
     _metric("campaign_active_runs", "gauge", _CAMPAIGN, "Runs of a campaign that go on now."),
     _metric("campaign_paused", "gauge", _CAMPAIGN, "Whether a campaign is paused, by its file or by a person."),
+    _metric(
+        "campaign_budget_limit_units", "gauge", f"{_CAMPAIGN} kind unit period",
+        "What the jobs of a campaign may cost together in a run, week or month, by its file.",
+    ),
+    _metric(
+        "campaign_budget_remaining_units", "gauge", f"{_CAMPAIGN} kind unit period",
+        "What is left of that after what is paid and what jobs without a bill may cost; run is the one that goes on.",
+    ),
+    _metric(
+        "campaign_next_run_would_overdraw", "gauge", _CAMPAIGN,
+        "Whether the next run of a campaign, all its jobs at their time limits, would be refused for its cost as it "
+        "stands; absent where nothing is set or its price isn't known.",
+    ),
     # Itself
     _metric(
         "config_reload_success", "gauge", "", "Whether all campaigns' files were good when they were last read."

@@ -16,6 +16,7 @@ from exporter.campaigns.files import CampaignFiles
 from exporter.config import Config
 from exporter.errors import RayslurmError, StoreError
 from exporter.launch.bundle import sweep as sweep_bundles
+from exporter.owner.budgets import Budgets
 from exporter.owner.campaigns import Campaigns
 from exporter.owner.consequences import Consequences
 from exporter.owner.continuations import Continuations
@@ -71,7 +72,7 @@ class SiteWorker(threading.Thread):
         self._numbers = itertools.count()
         self._probes: dict[str, Probe] = {name: make() for name, make in probe_makers().items()}
         campaigns = Campaigns(config, files or CampaignFiles(config, context.store))
-        for probe in (Consequences(), Continuations(config), campaigns):
+        for probe in (Consequences(), Continuations(config), campaigns, Budgets(config)):
             self._probes[probe.name] = probe
         self._queued: set[str] = set()
         self._lock = threading.Lock()

@@ -184,9 +184,7 @@ def test_a_launch_that_is_asked_again_with_its_key_is_the_one_of_before(bench: B
 def test_where_the_price_is_not_known_nothing_that_is_set_can_be_held(bench: Bench) -> None:
     unknown = make_spec(directives=["--mem-per-cpu=2G"])
     bench.launch(unknown)
-    with pytest.raises(
-        OverBudgetError, match=r"what it costs isn't known \(its directive .*max_units"
-    ):
+    with pytest.raises(OverBudgetError, match=r"what it costs isn't known \(its directive .*max_units"):
         bench.launch(make_spec(directives=["--mem-per-cpu=2G"], max_units=100))
     with pytest.raises(OverBudgetError, match="the budget of campaign nightly can't be held"):
         bench.launch(unknown, campaign="nightly", ceiling=Ceiling("nightly", "1", {"month": 100.0}))

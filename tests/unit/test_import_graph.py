@@ -56,6 +56,8 @@ MAY_IMPORT = {
         "store",
     },
     "owner": {
+        "billing",
+        "budgets",
         "campaigns",
         "client",
         "config",

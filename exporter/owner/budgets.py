@@ -1,0 +1,189 @@
+"""How campaigns' budgets stand, said beforehand, and what follows when a running job costs more than its cap.
+
+All of it is told by the store; only a cancel goes to the site, and only where the spec says so.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from exporter.billing.price import NoPrice
+from exporter.budgets import Period
+from exporter.campaigns.files import campaign_of
+from exporter.campaigns.model import Campaign
+from exporter.config import Config
+from exporter.errors import ConfigError, OverBudgetError, RayslurmError
+from exporter.launch.guards import Ceiling, hold, spent_in
+from exporter.launch.pricing import Commitment, committed, price_of_spec
+from exporter.probes import ProbeContext, Unhurried
+from exporter.store import campaign_budgets, campaigns, chains, estimates, overspending, partitions
+from exporter.store.campaign_budgets import BudgetState, Overdraw
+from exporter.store.campaigns import CampaignRow
+from exporter.store.overspending import Capped, Overspending
+
+_log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 60.0
+"""Between two looks into the store."""
+
+FRESH_SECONDS = 1200.0
+"""How old an estimate may be by which a job is said to cost more than its cap."""
+
+RETRY_SECONDS = (60.0, 120.0, 240.0, 480.0, 900.0)
+"""How long to wait after each time that the site could not be told to cancel a job."""
+
+
+@dataclass(slots=True)
+class Budgets(Unhurried):
+    """Looks after the money of one site's campaigns and capped jobs; run like a probe, in its site's worker.
+
+    Attributes:
+        config: the whole configuration.
+        monotonic: a clock that never jumps, in seconds.
+    """
+
+    config: Config
+    monotonic: Callable[[], float] = time.monotonic
+    name: str = "budgets"
+    keeps_seconds: float = 0
+    _retries: dict[str, tuple[int, float]] = field(default_factory=dict)
+
+    def run(self, context: ProbeContext) -> float:
+        """See `Probe.run`."""
+        site, now = context.site.name, context.clock()
+        with context.store.snapshot() as connection:
+            waiting = committed(connection, self.config.resolved_sites)
+            known = [row for row in campaigns.campaigns(connection, site) if row.present]
+            states: list[BudgetState] = []
+            overdraws: list[Overdraw] = []
+            for row in known:
+                found, overdraw = self._stand(connection, row, waiting, now=now)
+                states += found
+                overdraws += [overdraw] if overdraw else []
+            over = [
+                (job, reason)
+                for job in overspending.capped(connection, site)
+                if (reason := _over_cap(connection, job, scaled=context.site.scaled, now=now))
+            ]
+        context.store.write(
+            lambda connection: campaign_budgets.replace_all(connection, site, states, overdraws, now=now)
+        )
+        for job, reason in over:
+            self._follow(context, job, reason)
+        return LOOK_SECONDS
+
+    def delay_after_failure(self) -> float:
+        """See `Probe.delay_after_failure`."""
+        return LOOK_SECONDS
+
+    def _stand(
+        self, connection: sqlite3.Connection, row: CampaignRow, waiting: Sequence[Commitment], *, now: float
+    ) -> tuple[list[BudgetState], Overdraw | None]:
+        """Returns how a campaign's budgets stand, and whether its next run would be refused; None isn't known."""
+        campaign = campaign_of(row)
+        spec, count = campaign.spec(next(campaign.points())), sum(1 for _ in campaign.points())
+        try:
+            site = self.config.site(spec.site)
+            price = price_of_spec(spec, site, partitions.listing(connection, spec.site))
+        except ConfigError:
+            return [], None
+        if isinstance(price, NoPrice):
+            return [], None
+        going = [run for run in campaigns.active(connection, row.site) if run.campaign == row.name]
+        limits = {} if campaign.budget is None else campaign.budget.limits
+        ceiling = Ceiling(row.name, f"{going[0].due:.3f}" if going else "", limits, campaign.schedule.timezone)
+        states = [
+            _state(connection, row, ceiling, period, waiting, kind=price.kind, unit=price.unit, now=now)
+            for period in limits
+        ]
+        overdraw = None
+        if row.next_due is not None and not row.rests and _is_held(campaign, self.config, spec.site):
+            overdraw = Overdraw(row.name, row.site, False, "")
+            try:
+                # A run of its own, at its time: by then another week or month may have begun.
+                hold(
+                    connection,
+                    spec,
+                    self.config,
+                    ceiling=replace(ceiling, run=""),
+                    now=max(now, row.next_due),
+                    jobs=count,
+                )
+            except OverBudgetError as error:
+                overdraw = Overdraw(row.name, row.site, True, str(error))
+        return states, overdraw
+
+    def _follow(self, context: ProbeContext, job: Capped, reason: str) -> None:
+        with context.store.snapshot() as connection:
+            before = overspending.of_job(connection, job.site, job.job_id)
+        if before is not None and before.state == "cancelled":
+            return
+        cancels = job.spec.get("on_max_units") == "cancel"
+        if before is None or (cancels and before.state == "reported"):
+            _log.warning("site %s: job %s: %s", job.site, job.job_id, reason)
+            state = "cancelling" if cancels else "reported"
+            found = Overspending(job.site, job.job_id, "cancelling" if cancels else "reported", reason, context.clock())
+            context.store.write(lambda connection: overspending.note(connection, found))
+            _log.info("site %s: job %s: %s", job.site, job.job_id, state)
+        if cancels:
+            self._cancel(context, job, reason)
+
+    def _cancel(self, context: ProbeContext, job: Capped, reason: str) -> None:
+        failures, after = self._retries.get(job.job_id, (0, 0.0))
+        if self.monotonic() < after:
+            return
+        try:
+            context.client.cancel(job.job_id)
+        except RayslurmError:
+            wait = context.site.scaled(RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)])
+            self._retries[job.job_id] = (failures + 1, self.monotonic() + wait)
+            raise
+
+        def note(connection: sqlite3.Connection) -> None:
+            done = Overspending(job.site, job.job_id, "cancelled", reason, context.clock())
+            overspending.note(connection, done)
+            chain = chains.of_job(connection, job.site, job.job_id)
+            if chain is not None:
+                chains.end(connection, chain.token, f"job {job.job_id} was cancelled by rayslurm: {reason}")
+
+        context.store.write(note)
+        self._retries.pop(job.job_id, None)
+
+
+def _state(
+    connection: sqlite3.Connection,
+    row: CampaignRow,
+    ceiling: Ceiling,
+    period: Period,
+    waiting: Sequence[Commitment],
+    *,
+    kind: str,
+    unit: str,
+    now: float,
+) -> BudgetState:
+    limit = ceiling.limits[period]
+    spent = spent_in(connection, ceiling, period, waiting, kind=kind, unit=unit, now=now)
+    return BudgetState(row.name, row.site, period, kind, unit, limit, limit - float(spent.total))
+
+
+def _is_held(campaign: Campaign, config: Config, site: str) -> bool:
+    """Tells whether anything is set that a run could overdraw."""
+    project = campaign.cluster.project or config.site(site).settings.project
+    return campaign.budget is not None or campaign.max_units is not None or project in config.floors
+
+
+def _over_cap(
+    connection: sqlite3.Connection, job: Capped, *, scaled: Callable[[float], float], now: float
+) -> str | None:
+    """Returns why a running job costs more than its cap; None where it doesn't, or that isn't known."""
+    estimate = estimates.of_job(connection, job.site, job.job_id)
+    if estimate is None or estimate.units is None or not 0 <= now - estimate.at <= scaled(FRESH_SECONDS) + 60:
+        return None
+    cap = float(job.spec["max_units"])
+    if estimate.units <= cap:
+        return None
+    return f"it has cost {estimate.units:.2f} {estimate.kind} {estimate.unit} so far, and its max_units is {cap:g}"
