@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -46,12 +46,14 @@ from exporter.store import (
     reports,
     runs,
     submissions,
+    supervised,
     tunnels,
     waste,
 )
 from exporter.store.chains import Chain
 from exporter.store.clusters import RayCluster
 from exporter.store.consequences import Consequence
+from exporter.store.exposure import Exposure
 from exporter.store.jobs import JobRow
 from exporter.store.runs import Run
 from exporter.store.submissions import Submission
@@ -282,8 +284,9 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
             for identity in [(job.site, job.job_id)]
         ],
     )
-    for one in [one for job in shown for one in reached.get((job.site, job.job_id), ())]:
-        say(f"{one.site}/{one.job_id}: others can reach its tunnel {one.tunnel}: it is listened on at {one.addresses}")
+    for job in shown:
+        for words in _open(reached.get((job.site, job.job_id), ()), None if job.final else said[job.site, job.job_id]):
+            say(f"{job.site}/{job.job_id}: {words}")
     if omitted:
         say(f"{omitted} more finished jobs (metrics.max_jobs)")
     for chain in {chain.token: chain for chain in chained.values() if chain.end}.values():
@@ -296,6 +299,13 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         say(f"{row.site}/{row.job_id}: {row.name} ({row.token}): {row.error}")
     for row in absent:
         say(f"{row.site}: {row.name} ({row.token}, {age(now - row.created)} ago) became no job: {row.error}")
+
+
+def _open(exposed: Iterable[Exposure], run: Run | None) -> Iterator[str]:
+    """Yields what of a job others can reach, on this machine and at the site, a sentence each."""
+    for one in exposed:
+        yield f"others can reach its tunnel {one.tunnel}: it is listened on at {one.addresses}"
+    yield from supervised.warnings(run.open_listeners if run else None)
 
 
 def _is_newest(job: JobRow, chain: Chain | None) -> bool:
