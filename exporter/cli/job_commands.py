@@ -31,6 +31,7 @@ from exporter.job_names import SCRIPT
 from exporter.launch.bundle import MANIFEST, SpecFile
 from exporter.launch.known import look
 from exporter.launch.launcher import Launcher
+from exporter.launch.reach import check_reach
 from exporter.launch.render import project_of, wanted_tunnels
 from exporter.launch.selection import files_text
 from exporter.launch.sent import kept, package
@@ -92,7 +93,8 @@ def launch(
 
     Raises:
         ConfigError: the spec is wrong.
-        RefusedError: the site takes no such job, as far as rayslurm knows; nothing was sent.
+        RefusedError: the site takes no such job, or others would reach its tunnels, as far as rayslurm knows; nothing
+            was sent.
         RayslurmError: it was not submitted, or it isn't known whether it was.
     """
     if key is not None and not key.strip():
@@ -105,6 +107,7 @@ def launch(
     if dry_run:
         with peek_store(settings) as known:
             warn(look(spec, site, known, force=force))
+            check_reach(spec, settings, known)
         texts = kept(package(spec, settings).files)
         bring = selected(spec, settings)
         if as_json:
@@ -126,6 +129,7 @@ def launch(
     with open_store(settings) as store:
         if Launcher(settings, store).earlier(spec, key) is None:  # else the job is there: nothing is to be checked
             warn(look(spec, site, store, force=force))
+            check_reach(spec, settings, store)
             payload["bundle"] = staged(spec, SpecFile.of(spec_file, text), settings)
         outcome, served = ask(settings, store, "launch", spec.site, payload)
     if as_json:

@@ -15,6 +15,7 @@ from exporter.cli.context import ConfigOption, JsonOption, add_command, peek_sto
 from exporter.cli.table import age
 from exporter.errors import RefusedError
 from exporter.launch.known import look
+from exporter.launch.reach import check_reach
 from exporter.launch.sent import TOKEN, Package, alike, difference, kept, package
 from exporter.launch.spec import load_spec
 from exporter.store import submissions
@@ -50,6 +51,7 @@ def render(
         try:
             bring = selected(spec, settings)
             warnings = look(spec, site, store)
+            check_reach(spec, settings, store)
         except RefusedError as error:
             refused = str(error)
         last = None
