@@ -42,6 +42,9 @@ RETRY_SECONDS = 60.0
 READS_PER_HOUR = 15
 """All that are running are read together, so this is enough; what has ended is read within it too."""
 
+NEWS_PER_HOUR = 10
+"""Of these at most for what is no beginning and no end, such as a tunnel that comes and goes."""
+
 MAX_BYTES = 1 << 20
 """More than this is no summary."""
 
@@ -68,7 +71,8 @@ class RunsProbe(Unhurried):
         self._settled &= {job.job_id for job in waiting}
         self._looked = {job.job_id: self._looked[job.job_id] for job in waiting if job.job_id in self._looked}
         due = [job for job in waiting if self._is_due(job, context)]
-        if not due or context.ledger.sent("read") >= READS_PER_HOUR:
+        most = READS_PER_HOUR if any(job.ended or not job.ready for job in due) else NEWS_PER_HOUR
+        if not due or context.ledger.sent("read") >= most:
             return LOOK_SECONDS
         # What is asked together costs one command, so those whose turn comes soon are asked too.
         together = [*due, *(job for job in waiting if job not in due and not job.tunnel_up)][: _FILES_PER_READ // 2]
@@ -90,7 +94,7 @@ class RunsProbe(Unhurried):
             return True
         if job.ended:
             wait = RETRY_SECONDS if job.job_id in self._looked else 0.0
-        elif not job.ready or job.job_id not in self._settled or (job.mended or 0) > job.read:
+        elif not job.ready or job.job_id not in self._settled or job.read < (job.mended or 0) <= context.clock():
             wait = STARTING_SECONDS
         else:
             wait = LIVING_SECONDS if job.tunnel_up else UNSEEN_SECONDS

@@ -13,6 +13,7 @@ from exporter.client.replay import Exchange, ReplayTransport
 from exporter.probes import ProbeContext
 from exporter.probes.runs import (
     LOOK_SECONDS,
+    NEWS_PER_HOUR,
     READS_PER_HOUR,
     RETRY_SECONDS,
     STARTING_SECONDS,
@@ -230,7 +231,28 @@ def test_a_tunnel_that_comes_and_goes_costs_no_more_than_the_hour_has(
         found(store, clock, "up" if turn % 2 else "refused")
         probe.run(context)
         clock.now += 30
-    assert 2 <= context.ledger.sent("read") <= READS_PER_HOUR
+    assert 2 < context.ledger.sent("read") <= NEWS_PER_HOUR
+    store.write(lambda connection: become(connection, "failed", final=True))
+    write(transport, summary=SUMMARY)
+    probe.run(context)
+    run = known(store)
+    assert run is not None
+    assert run.settled, "there is always some left for a job's end"
+
+
+def test_a_repair_that_lies_ahead_was_seen_while_the_clock_was_wrong(
+    store: Store, clock: Clock, site: tuple[ProbeContext, ReplayTransport]
+) -> None:
+    context, transport = site
+    probe = RunsProbe()
+    settle(store, clock, context, transport, probe)
+    for sockets in ("4711", "4712"):
+        seen = {("77", "dashboard"): sockets}
+        store.write(lambda connection, seen=seen: tunnel_sockets.note(connection, SITE, seen, now=clock.now + 86400))  # type: ignore[misc]  # a lambda with a default
+    for _ in range(10):
+        clock.now += 60
+        probe.run(context)
+    assert reads(transport) == []
 
 
 def test_the_summary_is_read_once(store: Store, clock: Clock, site: tuple[ProbeContext, ReplayTransport]) -> None:
