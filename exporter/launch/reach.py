@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import time
 
 from exporter.config import Config
@@ -26,7 +27,7 @@ def check_reach(spec: Spec, config: Config, store: Store | None, *, now: float |
         RefusedError: says how that is known, and the cure.
     """
     vm = config.vm
-    if vm is None or not wanted_tunnels(spec, config):
+    if vm is None or not wanted_tunnels(spec, config) or _is_loopback(vm.host):
         return
     found = gateway_ports(vm.user, vm.port)
     if found.value == YES:
@@ -47,3 +48,11 @@ def check_reach(spec: Spec, config: Config, store: Store | None, *, now: float |
             f"(pkill -u {vm.user} sshd: the job opens its tunnels again), or name that address in vm.private_addresses "
             "where only you reach it; then launch again"
         )
+
+
+def _is_loopback(host: str) -> bool:
+    """Tells whether jobs reach this machine at its loopback, as those of the practice sites do: without an sshd."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from exporter.cli.sshd_check import Sshd
-from exporter.config import Config
+from exporter.config import Config, load_config
 from exporter.errors import RefusedError
 from exporter.launch import reach
 from exporter.launch.reach import check_reach
@@ -170,6 +170,14 @@ def test_a_launch_whose_tunnels_others_would_reach_is_refused(
         check_reach(load_spec(tmp_path / "spec.yaml"), config, None)
     else:
         check_reach(spec, config, None)
+
+
+def test_practice_sites_on_this_machine_come_by_no_sshd(
+    config_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reach, "gateway_ports", lambda _user, _port: GatewayPorts("yes", "here"))
+    config_path.write_text(config_path.read_text().replace("192.0.2.10", "127.0.0.1"))
+    check_reach(load_spec(spec_file(tmp_path)), load_config(config_path), None)
 
 
 @pytest.mark.parametrize(
