@@ -28,6 +28,7 @@ import collections
 import contextlib
 import glob
 import http.client
+import ipaddress
 import itertools
 import json
 import os
@@ -37,6 +38,7 @@ import shutil
 import signal
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import tarfile
@@ -54,6 +56,7 @@ QUICK_END = 3.5  # seconds for all to end after TERM: Slurm kills what is left a
 STEP_END = 12.0  # seconds for the workers, and then for the head, to end where there is time
 HEARTBEAT = 60.0  # seconds between two writes of status.json at most
 SAMPLE = 5.0  # seconds between two looks at what the processes of a node use
+FIRST_LISTENERS, NEXT_LISTENERS = 5.0, 300.0  # seconds until the first look at who listens, and between two at most
 PACK, QUICK_PACK = 4.0, 1.0  # seconds for packing Ray's logs of a node; where Slurm ends the job
 TUNNEL_END = 2.0
 START_ATTEMPTS = 3  # how often a node is started when somebody takes one of its ports in between
@@ -87,6 +90,7 @@ FULLEST = 0.95  # part of its disk in use above which Ray writes no objects ther
 LOG_LIMIT = 16 * MIB  # a log that is longer begins anew; the one before it is kept
 RAY_LOG_TAIL, RAY_LOGS = MIB, 64 * MIB  # what is kept of each of Ray's own logs, and of all those of a node
 RESULTS, RESULTS_BYTES, RESULTS_SECONDS = 1000, 128 * 1024, 10.0  # what is listed of results at most
+LISTENERS, LISTENER_PORTS, ALL_LISTENERS = 10, 10, 100  # what is told of open listeners at most: a node, each, a job
 FIRST_PORT, LAST_PORT = 10000, 65535
 SLOT = 1000  # ports that a job keeps to: the first for Ray itself, the rest for its workers
 NODE_PORTS = {
@@ -101,6 +105,7 @@ NODE_PORTS = {
 }
 HEAD_PORTS = {"gcs": "--port", "dashboard": "--dashboard-port", "client": "--ray-client-server-port"}
 VARIABLE_PORTS = {"autoscaler_metrics": "AUTOSCALER_METRIC_PORT", "dashboard_metrics": "DASHBOARD_METRIC_PORT"}
+FIGURES = ("metrics", *VARIABLE_PORTS)  # these tell names and numbers to everybody, by Ray's design
 LIBC: Any = None
 with contextlib.suppress(ImportError, OSError):
     import ctypes
@@ -379,15 +384,19 @@ def adopt_orphans() -> None:
         LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
-def descendants() -> Dict[int, List[str]]:
-    """Returns the processes below this one that run, each with its fields of /proc/N/stat from the state on."""
+def descendants(without: Sequence[int] = ()) -> Dict[int, List[str]]:
+    """Returns the processes below this one that run, each with its fields of /proc/N/stat from the state on.
+
+    Args:
+        without: children which are left out, with all below them.
+    """
     children = collections.defaultdict(list)
     told: Dict[int, List[str]] = {}
     for entry in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError), open(f"/proc/{entry}/stat", errors="replace") as stream:
             told[int(entry)] = stream.read().rpartition(")")[2].split()
             children[int(told[int(entry)][1])].append(int(entry))
-    below = list(children[os.getpid()])
+    below = [process_id for process_id in children[os.getpid()] if process_id not in without]
     for process_id in below:
         below += children[process_id]
     return {process_id: told[process_id] for process_id in below if told[process_id][0] != "Z"}
@@ -445,6 +454,90 @@ class Use:
             self.told = (self.memory, self.cpus)
             use = {"attempt": attempt, "peak_memory_bytes": self.memory, "peak_cpus": round(self.cpus, 2)}
             tell(use)
+
+
+def network_sockets(folder: str = "/proc/net") -> Dict[str, Tuple[str, int]]:
+    """Returns who listens where other machines reach it: address and port by the socket's number, as /proc/net has it.
+
+    The addresses are words of 32 bits, each in the byte order of the machine (the kernel's net/ipv4/tcp_ipv4.c).
+    """
+    found = {}
+    for name in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError), open(os.path.join(folder, name)) as stream:
+            for fields in map(str.split, itertools.islice(stream, 1, None)):
+                if len(fields) < 10 or fields[3] != "0A":  # noqa: PLR2004 - TCP_LISTEN; the number is the tenth field
+                    continue
+                words, _, port = fields[1].partition(":")
+                packed = [struct.pack("=I", int(words[at : at + 8], 16)) for at in range(0, len(words), 8)]
+                address = ipaddress.ip_address(b"".join(packed))
+                address = getattr(address, "ipv4_mapped", None) or address
+                if not address.is_loopback:
+                    found[fields[9]] = (str(address), int(port, 16))
+    return found
+
+
+def program_of(process_id: int) -> Tuple[str, bool]:
+    """Returns what a process is called, and whether it is one of Ray's servers for clients, which choose their port.
+
+    Nothing else of its command line: a secret could stand there.
+    """
+    with contextlib.suppress(OSError), open(f"/proc/{process_id}/comm", errors="replace") as stream:
+        name = stream.read().strip()
+        with open(f"/proc/{process_id}/cmdline", "rb") as words:
+            return name, b"ray.util.client.server" in words.read()
+    return "", False
+
+
+class Listeners:
+    """At what ports the processes below this one listen for the site's network, and ask for no token.
+
+    Ray's own ports are closed where it has tokens. Those that tell figures alone are never named, nor are those of
+    `srun`, which are Slurm's affair.
+    """
+
+    def __init__(self, ports: Dict[str, int], *, closed: bool) -> None:
+        self.figures = {ports[name] for name in FIGURES if name in ports}
+        self.rays = set(ports.values()) | set(range(ports.get("min_worker", 0), ports.get("max_worker", -1) + 1))
+        self.closed = closed
+        self.pause = FIRST_LISTENERS
+        self.next = time.monotonic() + self.pause
+        self.open: Optional[List[Dict[str, Any]]] = None  # not looked yet
+
+    def look(self, now: float, without: Sequence[int] = ()) -> bool:
+        """Looks where it is time, ever more rarely, but for some children; returns whether it is otherwise than before.
+
+        Args:
+            now: by the monotonic clock.
+            without: children which are left out, with all below them.
+        """
+        if now < self.next:
+            return False
+        self.pause = min(2 * self.pause, NEXT_LISTENERS)
+        self.next = now + self.pause
+        before, self.open = self.open, self.found(without)
+        return self.open != before
+
+    def found(self, without: Sequence[int] = ()) -> List[Dict[str, Any]]:
+        """Returns programs, each with an address and its ports there."""
+        sockets = network_sockets()
+        ports: Dict[Tuple[str, str], Set[int]] = collections.defaultdict(set)
+        for process_id in descendants(without) if sockets else ():
+            files = set()
+            with contextlib.suppress(OSError):  # it has ended
+                for name in os.listdir(f"/proc/{process_id}/fd"):
+                    with contextlib.suppress(OSError):
+                        files.add(os.readlink(f"/proc/{process_id}/fd/{name}"))
+            here = [sockets[number] for number in sockets if f"socket:[{number}]" in files]
+            program, serves_clients = program_of(process_id) if here else ("", False)
+            for address, port in here:
+                is_rays = port in self.rays or serves_clients
+                if port not in self.figures and program != "srun" and not (is_rays and self.closed):
+                    ports["Ray" if is_rays else program, address].add(port)
+        rows = [
+            {"program": program, "address": address, "ports": sorted(ports[program, address])[:LISTENER_PORTS]}
+            for program, address in sorted(ports)
+        ]
+        return rows[:LISTENERS]
 
 
 def for_hip(env: Dict[str, str]) -> Dict[str, str]:
@@ -698,6 +791,30 @@ class Disk:
             tell({"attempt": self.attempt, "full": full})
 
 
+class Watch:
+    """What is looked at on a node while Ray runs there: its disk, what it uses, and who listens."""
+
+    def __init__(self, folder: str, ports: Dict[str, int], attempt: int) -> None:
+        self.attempt = attempt
+        self.disk, self.use = Disk(folder, attempt), Use()
+        self.listeners = Listeners(ports, closed=os.environ.get("RAY_AUTH_MODE") == "token")
+
+    def look(self) -> None:
+        """Looks at what it is time for, and tells the supervisor what is new."""
+        now = time.monotonic()
+        if now >= self.use.at + SAMPLE:
+            self.disk.look()
+            self.use.sample(now)
+            self.use.tell(self.attempt)
+        if self.listeners.look(now):
+            tell({"attempt": self.attempt, "open": self.listeners.open})
+
+    def end(self) -> None:
+        """Looks and tells for the last time."""
+        self.disk.look()
+        self.use.tell(self.attempt, last=True)
+
+
 def ray_start(plan: SimpleNamespace, ip: str, head: Optional[str], ports: Dict[str, int], temp: str) -> List[str]:
     """Returns the command that starts Ray on this node. `head` is the address of the head, None on the head itself."""
     memory, store = split_memory(plan.memory_bytes_per_node, plan.object_store_bytes_per_node)
@@ -726,7 +843,6 @@ def run_node(
 ) -> int:
     """Starts Ray on this node, waits for its end, packs Ray's logs into `logs` and clears up after it."""
     came = note_signals()
-    use = Use()
     adopt_orphans()
     ip = node_address(name)
     with open("/proc/sys/net/ipv4/ip_local_port_range") as stream:
@@ -734,7 +850,7 @@ def run_node(
     ports = pick_ports(int(re.sub(r"\D.*", "", job_id) or 0) + attempt, (low, high))
     folder = session_dir(plan.ray.temp_dir, job_id)
     make_session_dir(folder)
-    disk = Disk(folder, attempt)
+    watch = Watch(folder, ports, attempt)
     try:
         argv = ray_start(plan, ip, head, ports, os.path.join(folder, "r"))
         tell({"name": name, "ip": ip, "attempt": attempt, "ports": ports})
@@ -750,12 +866,8 @@ def run_node(
         taken = None
         while ray.status() is None and not taken and not came - {signal.SIGUSR1}:
             time.sleep(TICK)
-            now = time.monotonic()
-            if now >= use.at + SAMPLE:
-                disk.look()
-                use.sample(now)
-                use.tell(attempt)
-            if now < began + START_WATCH:
+            watch.look()
+            if time.monotonic() < began + START_WATCH:
                 taken = taken_port(os.path.join(folder, "r", "session_latest", "logs"))
         if taken:
             raise End(EXIT_START, taken)
@@ -769,8 +881,7 @@ def run_node(
             time.sleep(0.05)
         return 0
     finally:
-        disk.look()
-        use.tell(attempt, last=True)
+        watch.end()
         kill_descendants()
         if logs is not None:
             keep_ray_logs(
@@ -852,6 +963,7 @@ class Node:
         self.attempt = 0
         self.about: Dict[str, Any] = {}
         self.use: Dict[str, Any] = {}
+        self.open: Optional[List[Dict[str, Any]]] = None
         self.earlier: List[Dict[str, Any]] = []
         self.lost_time: Optional[float] = None
 
@@ -879,12 +991,19 @@ class Node:
     def keep_log_short(self) -> None:
         """Begins the node's log anew where it has grown too long, and keeps what the node has told in it."""
         told = self.told()
+        self.note_open(told)
         if keep_short(self.log):
             self.earlier = told
 
+    def note_open(self, told: List[Dict[str, Any]]) -> None:
+        """Notes what the node last told of its open listeners."""
+        self.open = next((one["open"] for one in reversed(told) if "open" in one), self.open)
+
     def summary(self) -> Dict[str, Any]:
         """Returns what the job's summary says of it."""
-        self.use = next((one for one in reversed(self.told()) if "peak_cpus" in one), self.use)
+        told = self.told()
+        self.note_open(told)
+        self.use = next((one for one in reversed(told) if "peak_cpus" in one), self.use)
         known = {key: self.use.get(key) for key in ("peak_memory_bytes", "peak_cpus")}
         about = {"name": self.name, "role": self.role, "ip": self.about.get("ip"), "lost_time": self.lost_time}
         return dict(known, exit_code=self.status(), **about)
@@ -915,6 +1034,7 @@ class Supervisor:
         self.nodes: List[Node] = []  # the head is the first
         self.tunnels: List[Tunnel] = []
         self.driver: Optional[Child] = None
+        self.listeners: Optional[Listeners] = None
         self.phases: List[Dict[str, Any]] = []
         self.written = 0.0
         self.ray: Dict[str, Any] = {}
@@ -991,7 +1111,9 @@ class Supervisor:
             "job_id": self.job_id,
             "token": self.plan.token,
             "phase": self.phase,
+            "node_names": [node.name for node in self.nodes],
             "nodes_lost": [node.name for node in self.nodes if node.lost_time],
+            "open_listeners": self.open_listeners(),
             "tunnels": [
                 {"name": one.plan.name, "restarts": one.restarts, "reason": one.reason} for one in self.tunnels
             ],
@@ -1000,6 +1122,14 @@ class Supervisor:
             write_json(os.path.join(self.folder, name), dict(about, **self.ray, **more))
         except OSError as error:
             say(f"{name} could not be written: {error}")
+
+    def open_listeners(self) -> Optional[List[Dict[str, Any]]]:
+        """Returns what listens without a token where other nodes reach it; None where nobody has looked yet."""
+        looked = [(node, node.open) for node in self.nodes if node.open is not None]
+        if self.listeners is not None and self.listeners.open is not None:
+            looked.append((self.nodes[0], self.listeners.open))
+        rows = [dict(one, node=node.name) for node, found in looked for one in found]
+        return rows[:ALL_LISTENERS] if looked else None
 
     def summarize(self, end: End, results: Optional[List[Dict[str, Any]]] = None) -> None:
         """Writes what there is to say of the job at its end."""
@@ -1146,7 +1276,7 @@ class Supervisor:
         argv += [sys.executable, "-I", os.path.abspath(__file__), "--node", node.name, "--attempt", str(node.attempt)]
         argv += ["--logs", self.logs]
         argv += [] if node.is_head else ["--head", self.nodes[0].address("gcs")]
-        node.about = {}
+        node.about, node.open = {}, None
         try:
             # Ray's tasks run where the entrypoint does.
             name, argv = f"{node.role} {node.name}", [*argv, self.plan_path]
@@ -1252,6 +1382,7 @@ class Supervisor:
         self.enter("ready")
         if plan.entrypoint is not None:
             self.enter("driver")
+            self.listeners = Listeners(head.about["ports"], closed="Authorization" in self.headers)
             env = for_hip(dict(self.env, RAY_ADDRESS=head.address("gcs")))
             env.update(RAYSLURM_RUN_DIR=self.folder, RAYSLURM_CONTINUATION=str(plan.continuation))
             argv = [*plan.container, "bash", "-c", plan.entrypoint]
@@ -1274,7 +1405,11 @@ class Supervisor:
             self.beat()
             for node in self.nodes:
                 self.heed_loss(node)
-            if any([tunnel.tend(time.monotonic()) for tunnel in self.tunnels]):  # noqa: C419 - tend all of them
+            now = time.monotonic()
+            if any([tunnel.tend(now) for tunnel in self.tunnels]):  # noqa: C419 - tend all of them
+                self.enter(self.phase)
+            steps = [node.child.process.pid for node in self.nodes if node.child]
+            if self.listeners is not None and self.listeners.look(now, without=steps):
                 self.enter(self.phase)
             status = self.driver.status() if self.driver else None
             if status is not None:

@@ -19,7 +19,7 @@ from exporter.cli.job_argument import JobArgument, find_job
 from exporter.cli.table import age
 from exporter.config import Config, VmSettings
 from exporter.errors import ConfigError, InputError
-from exporter.store import chains, jobs, leases, runs, submissions, tunnels
+from exporter.store import chains, jobs, leases, runs, submissions, supervised, tunnels
 from exporter.store.jobs import JobRow
 from exporter.store.leases import DASHBOARD
 from exporter.store.runs import Run
@@ -200,6 +200,7 @@ def _way_json(way: Way) -> dict[str, Any]:
         "ray_version": None if run is None else run.ray_version,
         "python_version": way.python_version,
         "ready_time": None if run is None else run.ready_time,
+        "open_listeners": None if run is None or run.open_listeners is None else list(map(asdict, run.open_listeners)),
         "tunnels": [
             {"tunnel": name, "port": port, "health": asdict(way.health[name]) if name in way.health else None}
             for name, port in way.ports.items()
@@ -242,6 +243,7 @@ def _notes(way: Way) -> list[str]:
         notes.append(f"it isn't known to be ready yet{phase}: its tunnels open when every node is in the cluster")
     if way.open_to_all:
         notes.append("its spec allows a Ray that asks for no token; one of 2.52 or newer asks all the same")
+    notes += supervised.warnings(way.run.open_listeners if way.run is not None else None)
     if not way.token_file.exists():
         notes.append(f"{way.token_file} is missing: without it a Ray that wants its token can't be used")
     notes.append(

@@ -12,6 +12,7 @@ from exporter.errors import RefusedError
 from exporter.job_names import SCRIPT
 from exporter.launch.guards import held
 from exporter.launch.known import look, price_now
+from exporter.launch.reach import check_reach
 from exporter.launch.selection import Selection
 from exporter.launch.sent import kept, package
 from exporter.launch.spec import Spec
@@ -36,6 +37,10 @@ def show_dry_run(spec: Spec, settings: Config, *, force: bool, over_budget: bool
             refused.append(str(error))
         try:
             warn(held(spec, settings, store, over_budget=over_budget))
+        except RefusedError as error:
+            refused.append(str(error))
+        try:
+            check_reach(spec, settings, store)
         except RefusedError as error:
             refused.append(str(error))
         try:

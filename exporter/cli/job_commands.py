@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,6 +35,7 @@ from exporter.launch.bundle import MANIFEST, SpecFile
 from exporter.launch.guards import held
 from exporter.launch.known import look
 from exporter.launch.launcher import Launcher
+from exporter.launch.reach import check_reach
 from exporter.launch.render import project_of, wanted_tunnels
 from exporter.launch.selection import files_text
 from exporter.launch.spec import load_spec
@@ -51,12 +52,14 @@ from exporter.store import (
     reports,
     runs,
     submissions,
+    supervised,
     tunnels,
     waste,
 )
 from exporter.store.chains import Chain
 from exporter.store.clusters import RayCluster
 from exporter.store.consequences import Consequence
+from exporter.store.exposure import Exposure
 from exporter.store.jobs import JobRow
 from exporter.store.runs import Run
 from exporter.store.submissions import Submission
@@ -108,7 +111,8 @@ def launch(
 
     Raises:
         ConfigError: the spec is wrong.
-        RefusedError: the site takes no such job, as far as rayslurm knows; nothing was sent.
+        RefusedError: the site takes no such job, or others would reach its tunnels, as far as rayslurm knows; nothing
+            was sent.
         RayslurmError: it was not submitted, or it isn't known whether it was.
     """
     if key is not None and not key.strip():
@@ -137,6 +141,7 @@ def launch(
         if Launcher(settings, store).earlier(spec, key) is None:  # else the job is there: nothing is to be checked
             warn(look(spec, site, store, force=force))
             warn(held(spec, settings, store, over_budget=over_budget))
+            check_reach(spec, settings, store)
             payload["bundle"] = staged(spec, SpecFile.of(spec_file, text), settings)
         outcome, served = ask(settings, store, "launch", spec.site, payload)
     if as_json:
@@ -305,8 +310,9 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     for over in overspent:
         told = "is cancelled, it was over its cap" if over.state == "cancelled" else "over its cap"
         say(f"{over.site}/{over.job_id}: {told}: {over.reason}")
-    for one in [one for job in shown for one in reached.get((job.site, job.job_id), ())]:
-        say(f"{one.site}/{one.job_id}: others can reach its tunnel {one.tunnel}: it is listened on at {one.addresses}")
+    for job in shown:
+        for words in _open(reached.get((job.site, job.job_id), ()), None if job.final else said[job.site, job.job_id]):
+            say(f"{job.site}/{job.job_id}: {words}")
     if omitted:
         say(f"{omitted} more finished jobs (metrics.max_jobs)")
     for chain in {chain.token: chain for chain in chained.values() if chain.end}.values():
@@ -319,6 +325,13 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         say(f"{row.site}/{row.job_id}: {row.name} ({row.token}): {row.error}")
     for row in absent:
         say(f"{row.site}: {row.name} ({row.token}, {age(now - row.created)} ago) became no job: {row.error}")
+
+
+def _open(exposed: Iterable[Exposure], run: Run | None) -> Iterator[str]:
+    """Yields what of a job others can reach, on this machine and at the site, a sentence each."""
+    for one in exposed:
+        yield f"others can reach its tunnel {one.tunnel}: it is listened on at {one.addresses}"
+    yield from supervised.warnings(run.open_listeners if run else None)
 
 
 def _is_newest(job: JobRow, chain: Chain | None) -> bool:

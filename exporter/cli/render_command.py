@@ -15,7 +15,9 @@ from exporter.cli.context import ConfigOption, JsonOption, add_command, peek_sto
 from exporter.cli.costing import price_json, price_text
 from exporter.cli.table import age
 from exporter.errors import RefusedError
+from exporter.launch.guards import held
 from exporter.launch.known import look, price_now
+from exporter.launch.reach import check_reach
 from exporter.launch.sent import TOKEN, Package, alike, difference, kept, package
 from exporter.launch.spec import load_spec
 from exporter.store import submissions
@@ -51,6 +53,8 @@ def render(
         try:
             bring = selected(spec, settings)
             warnings = look(spec, site, store)
+            check_reach(spec, settings, store)
+            warnings += held(spec, settings, store)
         except RefusedError as error:
             refused = str(error)
         price = price_now(spec, site, store)

@@ -18,8 +18,9 @@ from exporter.errors import ConfigError, InputError
 from exporter.launch.render import wanted_tunnels
 from exporter.launch.spec import load_spec
 from exporter.sites.profile import Firewall
-from exporter.store import leases, tunnels
+from exporter.store import leases, runs, tunnels
 from exporter.store.leases import Lease
+from exporter.store.supervised import TunnelRestarts
 from exporter.store.tunnels import Health
 from exporter.tunnels.authorized_keys import key_options
 from exporter.tunnels.listeners import Address, exposed, listeners
@@ -56,19 +57,24 @@ def list_tunnels(config: ConfigOption = None, as_json: JsonOption = False) -> No
     now = time.time()
     held: list[Lease] = []
     health: dict[tuple[str, str | None, str], Health] = {}
+    restarts: dict[int, TunnelRestarts | None] = {}
     with peek_store(settings) as store:
         if store is not None:
             with store.snapshot() as connection:
                 held = leases.all_leases(connection)
                 health = {(one.site, one.job_id, one.tunnel): one for one in tunnels.current(connection, now=now)}
+                restarts = {
+                    lease.port: runs.restarts(connection, lease.site, lease.job_id or "").get(lease.tunnel)
+                    for lease in held
+                }
     listening = _listening()
     private = settings.vm.private_addresses if settings.vm else ()
     found = [(lease, health.get((lease.site, lease.job_id, lease.tunnel))) for lease in held]
     if as_json:
-        print_json([_lease_json(lease, state, listening, private) for lease, state in found])
+        print_json([_lease_json(lease, state, restarts[lease.port], listening, private) for lease, state in found])
         return
     print_table(
-        ("PORT", "TUNNEL", "JOB", "NAME", "STATE", "MAY USE IT", "AGE", "LISTENS"),
+        ("PORT", "TUNNEL", "JOB", "NAME", "STATE", "RESTARTS", "MAY USE IT", "AGE", "LISTENS"),
         [
             (
                 str(lease.port),
@@ -76,6 +82,7 @@ def list_tunnels(config: ConfigOption = None, as_json: JsonOption = False) -> No
                 f"{lease.site}/{lease.job_id or '?'}",
                 lease.job_name,
                 "" if state is None else state.state,
+                "?" if (told := restarts[lease.port]) is None else str(told.restarts),
                 "yes" if lease.open else "no: it has ended",
                 age(now - lease.created),
                 _who(lease.port, listening, private),
@@ -112,6 +119,7 @@ def _who(port: int, listening: dict[int, frozenset[Address]] | None, private: Co
 def _lease_json(
     lease: Lease,
     health: Health | None,
+    restarts: TunnelRestarts | None,
     listening: dict[int, frozenset[Address]] | None,
     private: Collection[Address],
 ) -> dict[str, Any]:
@@ -119,6 +127,8 @@ def _lease_json(
     return {
         **asdict(lease),
         "health": None if health is None else asdict(health),
+        "restarts": None if restarts is None else restarts.restarts,
+        "restart_reason": None if restarts is None else restarts.reason or None,
         "listening": None if addresses is None else sorted(str(address) for address in addresses),
         "exposed": None if addresses is None else exposed(addresses, private),
     }

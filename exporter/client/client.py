@@ -12,7 +12,8 @@ from typing import Protocol, TypeVar
 from exporter.client.backoff import Backoff
 from exporter.client.commands import known_fields
 from exporter.client.credentials import certificate_path
-from exporter.client.ssh import Endpoint, SshTransport
+from exporter.client.login import Endpoint
+from exporter.client.ssh import SshTransport
 from exporter.client.transport import Answer, RemoteContent, RemoteFile, RemoteStream, RemoteTail, Transport
 from exporter.config import Site
 from exporter.errors import (

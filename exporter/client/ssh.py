@@ -6,30 +6,25 @@ session, which wakes all its waiters. Nothing is trusted on first sight, and a l
 
 from __future__ import annotations
 
-import logging
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 import paramiko
 
 from exporter.client.commands import Shell
-from exporter.client.credentials import AgentError, candidate_keys, silent_agent
-from exporter.client.hostkeys import known_name, pinned_keys
+from exporter.client.login import Credentials, Endpoint, channel_to, log_in
 from exporter.client.sftp import make_folder, make_folders, read_file, with_file, write_files
 from exporter.client.transport import Answer, RemoteContent, RemoteFile, RemoteStream, RemoteTail
 from exporter.client.watchdog import Watchdog
 from exporter.errors import (
     AnswerError,
-    AuthError,
     ConnectError,
     DeadlineError,
-    HostKeyError,
     SessionLostError,
     SiteError,
 )
@@ -37,32 +32,10 @@ from exporter.errors import (
 MAX_OUTPUT_BYTES = 32 * 1024 * 1024
 """More than this is no answer to anything that rayslurm asks."""
 
-_KEEPALIVE_SECONDS = 60
-
 _CHANNEL_SECONDS = 10.0
 """How long a kept session may take to accept a command; a dead one accepts none."""
 
 ResultT = TypeVar("ResultT")
-
-# paramiko logs what it raises as well, with tracebacks; what matters is in our errors.
-logging.getLogger("paramiko").setLevel(logging.CRITICAL)
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """A host to log in to.
-
-    Attributes:
-        host_key_alias: the name to look up in known_hosts; None for the host itself.
-    """
-
-    host: str
-    port: int
-    user: str
-    host_key_alias: str | None = None
-
-    def __str__(self) -> str:
-        return f"{self.user}@{known_name(self.host, self.port)}"
 
 
 class SshTransport(Shell):
@@ -77,9 +50,7 @@ class SshTransport(Shell):
 
     def __init__(self, endpoints: list[Endpoint], *, known_hosts: Path, key: Path | None, agent: bool) -> None:
         self._endpoints = endpoints
-        self._known_hosts = known_hosts
-        self._key = key
-        self._agent = agent
+        self._credentials = Credentials(known_hosts, key, agent)
         self._sessions: list[paramiko.Transport] = []
 
     def connected(self) -> bool:
@@ -98,7 +69,8 @@ class SshTransport(Shell):
             following = self._endpoints[number + 1] if number + 1 < len(self._endpoints) else None
             try:
                 with self._watchdog(ends - time.monotonic(), timed_out):
-                    sock = self._login(endpoint, sock, ends, following)
+                    session = log_in(endpoint, self._credentials, sock, ends=ends, begun=self._sessions.append)
+                    sock = channel_to(following, session, ends) if following is not None else None
             except Exception as error:
                 self.close()
                 if timed_out.is_set() or isinstance(error, TimeoutError):  # the timer ended it, not the site
@@ -199,72 +171,6 @@ class SshTransport(Shell):
             session.close()
         self._sessions.clear()
 
-    def _login(
-        self, endpoint: Endpoint, sock: socket.socket | paramiko.Channel | None, ends: float, following: Endpoint | None
-    ) -> paramiko.Channel | None:
-        """Logs in to one host; returns a channel to the following one where there is one."""
-        name = endpoint.host_key_alias or known_name(endpoint.host, endpoint.port)
-        pinned = pinned_keys(self._known_hosts, name)
-        if not pinned.accepted:
-            raise HostKeyError(
-                f"{name} is not in {self._known_hosts}; put its key there after comparing it with the published one"
-            )
-        session = _Session(sock or _dial(endpoint, ends))
-        self._sessions.append(session)
-        timeout = max(ends - time.monotonic(), 0.1)
-        session.banner_timeout = session.auth_timeout = session.channel_timeout = timeout
-        options = session.get_security_options()
-        wanted = {algorithm for kind in pinned.types for algorithm in _algorithms(kind)}
-        options.key_types = [kind for kind in options.key_types if kind in wanted] or options.key_types
-        try:
-            session.start_client(timeout=timeout)
-        except paramiko.ssh_exception.IncompatiblePeer as error:
-            if "host key" not in str(error):
-                raise
-            raise HostKeyError(
-                f"{name}: has no key of a type in {self._known_hosts} ({', '.join(sorted(pinned.types))}); somebody "
-                "may be between you, or the site has new keys: compare with the published ones before you change "
-                "anything"
-            ) from None
-        offered = session.get_remote_server_key()
-        if offered in pinned.revoked:
-            raise HostKeyError(f"{name}: its key {offered.fingerprint} is marked @revoked in {self._known_hosts}")
-        if offered not in pinned.accepted:
-            raise HostKeyError(
-                f"{name}: its key {offered.fingerprint} is not the one in {self._known_hosts}; somebody may be between "
-                "you, or the site has new keys: compare with the published ones before you change anything"
-            )
-        self._authenticate(session, endpoint, ends)
-        session.set_keepalive(_KEEPALIVE_SECONDS)
-        if following is None:
-            return None
-        return session.open_channel("direct-tcpip", (following.host, following.port), ("127.0.0.1", 0), timeout=timeout)
-
-    def _authenticate(self, session: _Session, endpoint: Endpoint, ends: float) -> None:
-        refused: list[str] = []
-        patience = max((ends - time.monotonic()) / 2, 0.1)
-        with closing(candidate_keys(self._key, agent=self._agent, seconds=patience)) as candidates:
-            for label, key in candidates:
-                try:
-                    still_wanted = session.auth_publickey(endpoint.user, key)
-                except paramiko.BadAuthenticationType as error:
-                    raise AuthError(f"{endpoint}: takes no keys, only {', '.join(error.allowed_types)}") from None
-                except AgentError as error:
-                    raise silent_agent(error) from None
-                except paramiko.SSHException as error:
-                    if session.is_active():
-                        refused.append(label)
-                        continue
-                    if "authentication failures" in session.farewell:  # sshd hangs up after too many keys
-                        refused.append(label)
-                    if refused:
-                        break
-                    raise ConnectError(f"{endpoint}: the connection ended during the login: {error}") from None
-                if still_wanted:
-                    raise AuthError(f"{endpoint}: wants {', '.join(still_wanted)} after the key, which needs a person")
-                return
-        raise AuthError(f"{endpoint}: did not accept {', '.join(refused)}")
-
     def _open_channel(self, session: paramiko.Transport) -> paramiko.Channel:
         """Opens a channel for one command; where that fails nothing was sent, and the session is given up."""
         try:
@@ -330,16 +236,6 @@ class SshTransport(Shell):
             watchdog.cancel()
 
 
-class _Session(paramiko.Transport):
-    """A session that keeps what the server said when it hung up."""
-
-    farewell = ""
-
-    def _parse_disconnect(self, message: paramiko.Message) -> None:
-        message.get_int()
-        self.farewell = message.get_text()
-
-
 class _Drain:
     """Reads one stream to its end beside the other, so that neither can fill up and stop the command."""
 
@@ -363,28 +259,6 @@ class _Drain:
         return self._content
 
 
-def _dial(endpoint: Endpoint, ends: float) -> socket.socket:
-    """Connects to the first of a host's addresses that answers before the time is up."""
-    failure: OSError | None = None
-    found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
-    for number, (family, kind, protocol, _, address) in enumerate(found):
-        remaining = ends - time.monotonic()
-        if remaining <= 0:
-            break
-        sock = socket.socket(family, kind, protocol)
-        sock.settimeout(remaining / (len(found) - number))  # a silent one leaves time for the others
-        try:
-            sock.connect(address)
-        except OSError as error:
-            sock.close()
-            failure = error
-            continue
-        # What we send is waited for: else the last bytes of each message wait for an acknowledgement of the first.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return sock
-    raise failure or TimeoutError(f"no address of {endpoint.host} answered")
-
-
 def _reason(error: OSError) -> str:
     if str(error) == "Failure":  # all that SFTP says
         return "the site could not do it; is the disk or your quota full?"
@@ -400,8 +274,3 @@ def _drain(receive: Callable[[int], bytes]) -> bytes:
 
 def _text(content: bytes) -> str:
     return content.decode("utf-8", errors="backslashreplace")
-
-
-def _algorithms(key_type: str) -> tuple[str, ...]:
-    """Returns the signature algorithms that prove a host key of that type."""
-    return ("rsa-sha2-512", "rsa-sha2-256") if key_type == "ssh-rsa" else (key_type,)

@@ -22,6 +22,7 @@ from exporter.job_names import SCRIPT, new_token
 from exporter.launch.bundle import Bundle, Progress, SpecFile, packed
 from exporter.launch.guards import Ceiling, ceiling_of, hold
 from exporter.launch.known import look
+from exporter.launch.reach import check_reach
 from exporter.launch.render import (
     Launch,
     partition_of,
@@ -129,14 +130,15 @@ class Launcher:
         Raises:
             ConfigError: the spec lacks something; nothing was sent.
             RefusedError: the site takes no such job, is closed, or the budget is used up, or the key stands for another
-                launch, or what it is to bring along can't be brought; nothing was submitted. An `OverBudgetError`: it
-                may cost more than is set.
+                launch, or what it is to bring along can't be brought, or others would reach its tunnels; nothing was
+                submitted. An `OverBudgetError`: it may cost more than is set.
             SiteError: the site couldn't be reached before anything was submitted, or refused the job.
             StoreError: the store could not be written. Nothing was submitted, unless the message says so.
         """
         site = self.config.site(spec.site)
         for warning in look(spec, site, self.store, now=self.clock(), campaign=bool(campaign), force=force):
             _log.warning("%s", warning)
+        check_reach(spec, self.config, self.store, now=self.clock())
         resolved = _resolved(spec, site)
         bringing: AbstractContextManager[Bundle | None] = bundle or nullcontext()
         if bundle is None and follows is None:

@@ -196,6 +196,11 @@ _METRICS = (
     _metric("tunnel_probe_duration_seconds", "gauge", _TUNNEL, "How long the last probe of a tunnel took."),
     _metric("tunnel_last_success_timestamp_seconds", "gauge", _TUNNEL, "When a tunnel was last up."),
     _metric(
+        "tunnel_restarts_total", "counter", _TUNNEL,
+        "How often a tunnel's ssh ended and the job's loop started it again, as the job itself last told: it is asked "
+        "about 2 minutes after a repair that is seen here, and every hour.",
+    ),
+    _metric(
         "tunnel_bind_exposed", "gauge", _TUNNEL,
         "Whether a tunnel's port is listened on at an address that others reach, by this machine's kernel; absent "
         "where that can't be read.",

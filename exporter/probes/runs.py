@@ -1,15 +1,15 @@
 """What launched jobs say of themselves: their supervisors' `status.json` and, when they have ended, `summary.json`.
 
-While a job comes up its folder is looked into every 2 minutes, and at once when its tunnel answers. After that a living
-tunnel tells enough; without one the heartbeat is looked for every 10 minutes. At its end a job's summary is read once.
-All files that are due are read in one session, which counts as one command.
+While a job comes up its folder is looked into every 2 minutes, and at once when its tunnel answers; then once more for
+what its nodes have noticed meanwhile, and again when a tunnel has been mended. A living tunnel tells nearly all, so it
+is every hour after that; without one the heartbeat is looked for every 10 minutes. At its end a job's summary is read
+once. All files that are due are read in one session, which counts as one command.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import math
 import re
 import sqlite3
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from typing import Any
 from exporter.client.transport import RemoteContent
 from exporter.errors import InputError
 from exporter.probes.base import ProbeContext, Unhurried
-from exporter.store import runs
+from exporter.store import runs, supervised
 from exporter.store.runs import Run, Unread
 
 _log = logging.getLogger(__name__)
@@ -28,7 +28,10 @@ LOOK_SECONDS = 30.0
 """Between two looks into the store for jobs to read of."""
 
 STARTING_SECONDS = 120.0
-"""Between two looks into the folder of a job whose Ray isn't ready yet."""
+"""Between two looks into the folder of a job whose Ray isn't ready yet, has just become so, or has a mended tunnel."""
+
+LIVING_SECONDS = 3600.0
+"""The same where a tunnel tells of its Ray."""
 
 UNSEEN_SECONDS = 600.0
 """The same where Ray was ready and no tunnel tells of it."""
@@ -38,6 +41,9 @@ RETRY_SECONDS = 60.0
 
 READS_PER_HOUR = 15
 """All that are running are read together, so this is enough; what has ended is read within it too."""
+
+NEWS_PER_HOUR = 10
+"""Of these at most for what is no beginning and no end, such as a tunnel that comes and goes."""
 
 MAX_BYTES = 1 << 20
 """More than this is no summary."""
@@ -54,6 +60,7 @@ class RunsProbe(Unhurried):
     keeps_seconds: float = 0
     _looked: dict[str, float] = field(default_factory=dict)
     _answered: set[str] = field(default_factory=set)
+    _settled: set[str] = field(default_factory=set)
 
     def run(self, context: ProbeContext) -> float:
         """See `Probe.run`."""
@@ -61,13 +68,16 @@ class RunsProbe(Unhurried):
         with context.store.snapshot() as connection:
             waiting = runs.unread(connection, context.site.name, now=now, since=now - _FORGET_SECONDS)
         self._answered &= {job.job_id for job in waiting}
+        self._settled &= {job.job_id for job in waiting}
         self._looked = {job.job_id: self._looked[job.job_id] for job in waiting if job.job_id in self._looked}
         due = [job for job in waiting if self._is_due(job, context)]
-        if not due or context.ledger.sent("read") >= READS_PER_HOUR:
+        most = READS_PER_HOUR if any(job.ended or not job.ready for job in due) else NEWS_PER_HOUR
+        if not due or context.ledger.sent("read") >= most:
             return LOOK_SECONDS
         # What is asked together costs one command, so those whose turn comes soon are asked too.
         together = [*due, *(job for job in waiting if job not in due and not job.tunnel_up)][: _FILES_PER_READ // 2]
         found = context.client.read_many([path for job in together for path in _paths(job)], MAX_BYTES)
+        self._settled |= {job.job_id for job in together if job.ready}
         for job in together:
             context.store.write(lambda connection, job=job: self._take_in(connection, context, job, found))  # type: ignore[misc]  # a lambda with a default
         return LOOK_SECONDS
@@ -84,10 +94,10 @@ class RunsProbe(Unhurried):
             return True
         if job.ended:
             wait = RETRY_SECONDS if job.job_id in self._looked else 0.0
-        elif job.ready:
-            wait = math.inf if job.tunnel_up else UNSEEN_SECONDS
-        else:
+        elif not job.ready or job.job_id not in self._settled or job.read < (job.mended or 0) <= context.clock():
             wait = STARTING_SECONDS
+        else:
+            wait = LIVING_SECONDS if job.tunnel_up else UNSEEN_SECONDS
         # What lies ahead was written while the clock was wrong.
         return not 0 <= context.clock() - job.read < context.site.scaled(wait)
 
@@ -137,10 +147,19 @@ def read_record(text: str, *, job_id: str, token: str) -> dict[str, Any] | None:
             raise InputError(f"{name} is {value!r:.80}")
         if isinstance(value, int | float) and not 0 <= value <= _LARGEST:
             raise InputError(f"{name} is {value!r:.80}")
+    _lists(record)
     if (record.get("job_id"), record.get("token")) != (job_id, token):
         return None
     printable: dict[str, Any] = _printable(record)
     return printable
+
+
+def _lists(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "node_names": supervised.node_names(record),
+        "tunnels": supervised.tunnels(record),
+        "open_listeners": supervised.open_listeners(record),
+    }
 
 
 def _no_number(text: str) -> None:
@@ -196,4 +215,4 @@ def _read(
 
 def _run(site: str, job_id: str, record: Mapping[str, Any], summary: dict[str, Any] | None, *, settled: bool) -> Run:
     named = {name: record.get(name) for name in _KINDS if name in Run.__dataclass_fields__}
-    return Run(site, job_id, **named, heartbeat=record.get("time"), summary=summary, settled=settled)
+    return Run(site, job_id, **named, **_lists(record), heartbeat=record.get("time"), summary=summary, settled=settled)

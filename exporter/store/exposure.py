@@ -69,6 +69,20 @@ def current(connection: sqlite3.Connection, *, now: float) -> list[Exposure]:
     return [Exposure(**{**dict(row), "exposed": bool(row["exposed"])}) for row in rows]
 
 
+def alive(connection: sqlite3.Connection, *, now: float) -> list[Exposure]:
+    """Returns the tunnels that others can reach and behind which their own Ray answered a short while ago.
+
+    So it is the jobs' sshd that listens there, and no other program that took a port.
+    """
+    rows = connection.execute(
+        "SELECT e.* FROM tunnel_exposure e JOIN tunnel_health h ON h.site = e.site AND h.job_id = e.job_id"
+        " AND h.tunnel = e.tunnel WHERE e.exposed = 1 AND e.good_until > ? AND h.state = 'up' AND h.good_until > ?"
+        " ORDER BY e.site, CAST(e.job_id AS INTEGER), e.job_id, e.tunnel",
+        (now, now),
+    )
+    return [Exposure(**{**dict(row), "exposed": True}) for row in rows]
+
+
 def any_of(connection: sqlite3.Connection, site: str) -> bool:
     """Tells whether anything is kept of a site."""
     return connection.execute("SELECT 1 FROM tunnel_exposure WHERE site = ? LIMIT 1", (site,)).fetchone() is not None

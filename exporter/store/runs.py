@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from exporter.store import supervised
 from exporter.store.jobs import JobRow
+from exporter.store.supervised import OpenListener, TunnelRestarts
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,9 @@ class Run:
         exit_code: what the job ended with.
         summary: all that it said at its end, as it stands in `summary.json`.
         settled: whether nothing more will be read of it.
+        node_names: its nodes, the head first.
+        tunnels: how often each tunnel's ssh was started again.
+        open_listeners: what of it listens for the site's network and asks for no token.
     """
 
     site: str
@@ -41,6 +46,9 @@ class Run:
     exit_code: int | None = None
     summary: dict[str, Any] | None = None
     settled: bool = False
+    node_names: list[str] | None = None
+    tunnels: list[TunnelRestarts] | None = None
+    open_listeners: list[OpenListener] | None = None
 
     @property
     def ending_time(self) -> float | None:
@@ -64,6 +72,8 @@ class Unread:
         ready: whether its Ray is known to have been ready.
         tunnel_up: whether its Ray was answering through the tunnel just now.
         read: when its folder was last read, epoch seconds; None where it never was.
+        mended: when one of its tunnels was last seen to be another, or to be up after it was not, epoch seconds; None
+            where none was.
     """
 
     job_id: str
@@ -73,9 +83,13 @@ class Unread:
     ready: bool
     tunnel_up: bool
     read: float | None
+    mended: float | None
 
 
-_FIELDS = tuple(name for name in Run.__dataclass_fields__ if name not in {"site", "job_id", "summary", "settled"})
+_LISTS = ("node_names", "tunnels", "open_listeners")
+_FIELDS = tuple(
+    name for name in Run.__dataclass_fields__ if name not in {"site", "job_id", "summary", "settled", *_LISTS}
+)
 
 
 def unread(connection: sqlite3.Connection, site: str, *, now: float, since: float) -> list[Unread]:
@@ -89,7 +103,11 @@ def unread(connection: sqlite3.Connection, site: str, *, now: float, since: floa
     """
     rows = connection.execute(
         "SELECT j.job_id, s.run_dir, s.token, j.final AS ended, r.ready_time IS NOT NULL AS ready, r.read,"
-        " coalesce(h.state = 'up' AND h.good_until > ?, 0) AS tunnel_up"
+        " coalesce(h.state = 'up' AND h.good_until > ?, 0) AS tunnel_up,"
+        " (SELECT max(at) FROM (SELECT t.changed AS at FROM tunnel_sockets t WHERE t.site = j.site"
+        " AND t.job_id = j.job_id UNION ALL SELECT f.last_at FROM tunnel_failures f JOIN tunnel_health u"
+        " ON u.site = f.site AND u.job_id = f.job_id AND u.tunnel = f.tunnel AND u.state = 'up'"
+        " WHERE f.site = j.site AND f.job_id = j.job_id)) AS mended"
         " FROM submissions s JOIN jobs j ON j.site = s.site AND j.job_id = s.job_id"
         " LEFT JOIN runs r ON r.site = j.site AND r.job_id = j.job_id"
         " LEFT JOIN tunnel_health h ON h.site = j.site AND h.job_id = j.job_id AND h.tunnel = 'dashboard'"
@@ -101,7 +119,7 @@ def unread(connection: sqlite3.Connection, site: str, *, now: float, since: floa
     return [
         Unread(
             row["job_id"], row["run_dir"], row["token"], bool(row["ended"]), bool(row["ready"]), bool(row["tunnel_up"]),
-            row["read"],
+            row["read"], row["mended"],
         )
         for row in rows
     ]  # fmt: skip
@@ -110,14 +128,19 @@ def unread(connection: sqlite3.Connection, site: str, *, now: float, since: floa
 def keep(connection: sqlite3.Connection, run: Run, *, now: float) -> None:
     """Keeps what was read of a job; what is not known any more stays as it was known."""
     summary = None if run.summary is None else json.dumps(run.summary, sort_keys=True)
-    names = [*_FIELDS, "summary"]
+    lists = [None if (found := getattr(run, name)) is None else _json(found) for name in _LISTS]
+    names = [*_FIELDS, "summary", *_LISTS]
     kept = ", ".join(f"{name} = coalesce(excluded.{name}, {name})" for name in names)
     connection.execute(
         f"INSERT INTO runs (site, job_id, {', '.join(names)}, settled, read)"  # noqa: S608 - names of this module's own
         f" VALUES (?, ?, {', '.join('?' for _ in names)}, ?, ?) ON CONFLICT (site, job_id) DO UPDATE SET {kept},"
         " settled = excluded.settled, read = excluded.read",
-        (run.site, run.job_id, *(getattr(run, name) for name in _FIELDS), summary, int(run.settled), now),
+        (run.site, run.job_id, *(getattr(run, name) for name in _FIELDS), summary, *lists, int(run.settled), now),
     )
+
+
+def _json(found: list[Any]) -> str:
+    return json.dumps([one if isinstance(one, str) else asdict(one) for one in found])
 
 
 def ready(connection: sqlite3.Connection, site: str, job_id: str) -> tuple[float | None, str | None]:
@@ -126,6 +149,13 @@ def ready(connection: sqlite3.Connection, site: str, job_id: str) -> tuple[float
         "SELECT ready_time, ray_version FROM runs WHERE site = ? AND job_id = ?", (site, job_id)
     ).fetchone()
     return (None, None) if row is None else (row["ready_time"], row["ray_version"])
+
+
+def restarts(connection: sqlite3.Connection, site: str, job_id: str) -> dict[str, TunnelRestarts]:
+    """Returns how often the ssh of each of a job's tunnels was started again, as far as that is known."""
+    row = connection.execute("SELECT tunnels FROM runs WHERE site = ? AND job_id = ?", (site, job_id)).fetchone()
+    found = None if row is None or row["tunnels"] is None else json.loads(row["tunnels"])
+    return {one.name: one for one in supervised.tunnels({"tunnels": found}) or ()}
 
 
 def of_job(connection: sqlite3.Connection, site: str, job_id: str) -> Run | None:
@@ -172,4 +202,12 @@ def ending(job: JobRow, run: Run | None, acted: str = "") -> str:
 def _run(row: sqlite3.Row) -> Run:
     known = {name: row[name] for name in ("site", "job_id", *_FIELDS)}
     summary = None if row["summary"] is None else json.loads(row["summary"])
-    return Run(**known, summary=summary, settled=bool(row["settled"]))
+    lists = {name: None if row[name] is None else json.loads(row[name]) for name in _LISTS}
+    return Run(
+        **known,
+        summary=summary,
+        settled=bool(row["settled"]),
+        node_names=supervised.node_names(lists),
+        tunnels=supervised.tunnels(lists),
+        open_listeners=supervised.open_listeners(lists),
+    )

@@ -36,7 +36,7 @@ class MetricsTarget:
     """A port of this machine that leads to the metrics of one node of a job's Ray.
 
     Attributes:
-        node: its number in the job; 0 is the head.
+        node: its name; where that isn't known its number in the job, of which 0 is the head.
         port: on this machine's loopback.
     """
 
@@ -93,7 +93,9 @@ def metrics_targets(connection: sqlite3.Connection) -> list[MetricsTarget]:
     Ready is what its supervisor says is, or what answers.
     """
     rows = connection.execute(
-        "SELECT s.site, s.job_id, s.campaign, l.tunnel, l.port FROM tracked t JOIN submissions s ON s.token = t.token"
+        "SELECT s.site, s.job_id, s.campaign, l.port, substr(l.tunnel, 9) AS number,"
+        " json_extract(r.node_names, '$[' || substr(l.tunnel, 9) || ']') AS name"
+        " FROM tracked t JOIN submissions s ON s.token = t.token"
         " JOIN jobs j ON j.site = s.site AND j.job_id = s.job_id JOIN leases l ON l.token = s.token"
         " LEFT JOIN runs r ON r.site = s.site AND r.job_id = s.job_id"
         " LEFT JOIN tunnel_health h ON h.site = s.site AND h.job_id = s.job_id AND h.tunnel = l.tunnel"
@@ -101,7 +103,7 @@ def metrics_targets(connection: sqlite3.Connection) -> list[MetricsTarget]:
         " AND (r.ready_time IS NOT NULL OR h.last_success IS NOT NULL) ORDER BY s.created, l.port"
     )
     return [
-        MetricsTarget(row["site"], row["job_id"], row["campaign"], row["tunnel"].partition("-")[2], row["port"])
+        MetricsTarget(row["site"], row["job_id"], row["campaign"], row["name"] or row["number"], row["port"])
         for row in rows
     ]
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import ipaddress
 import struct
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 _TABLES = ("tcp", "tcp6")
 _LISTENS = "0A"  # TCP_LISTEN in the kernel's include/net/tcp_states.h
 _FIELDS = 4
+_SOCKET = 9
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -25,6 +26,28 @@ def listeners(folder: Path = Path("/proc/net")) -> dict[int, frozenset[Address]]
         OSError: they cannot be read.
     """
     found: dict[int, set[Address]] = defaultdict(set)
+    for address, port, _ in _rows(folder):
+        found[port].add(address)
+    return {port: frozenset(addresses) for port, addresses in found.items()}
+
+
+def sockets(folder: Path = Path("/proc/net")) -> dict[int, str]:
+    """Returns the numbers of the sockets that listen, by port: who listens anew has another one.
+
+    Args:
+        folder: as above.
+
+    Raises:
+        OSError: they cannot be read.
+    """
+    found: dict[int, set[str]] = defaultdict(set)
+    for _, port, number in _rows(folder):
+        found[port].add(number)
+    return {port: ",".join(sorted(numbers)) for port, numbers in found.items()}
+
+
+def _rows(folder: Path) -> Iterator[tuple[Address, int, str]]:
+    """Yields address, port and number of each socket that listens."""
     for table in _TABLES:
         path = folder / table
         if table == "tcp6" and not path.exists():  # a kernel without IPv6
@@ -33,8 +56,7 @@ def listeners(folder: Path = Path("/proc/net")) -> dict[int, frozenset[Address]]
             fields = line.split()
             if len(fields) >= _FIELDS and fields[3] == _LISTENS:
                 address, _, port = fields[1].partition(":")
-                found[int(port, 16)].add(_address(address))
-    return {port: frozenset(addresses) for port, addresses in found.items()}
+                yield _address(address), int(port, 16), fields[_SOCKET] if len(fields) > _SOCKET else ""
 
 
 def exposed(addresses: Collection[Address], allowed: Collection[Address] = ()) -> bool:

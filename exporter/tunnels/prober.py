@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from exporter.config import Config, Site
 from exporter.errors import InputError, RayslurmError
-from exporter.store import clusters, exposure, tunnel_failures, tunnels
+from exporter.store import clusters, exposure, tunnel_failures, tunnel_sockets, tunnels
 from exporter.store.clusters import RayCluster
 from exporter.store.db import Store
 from exporter.store.exposure import Exposure
@@ -21,7 +21,7 @@ from exporter.tunnels.cluster import STALE_SECONDS, Cluster, ask
 from exporter.tunnels.exposure import look
 from exporter.tunnels.health import DEADLINE_SECONDS, SAID_BYTES, Finding, probe
 from exporter.tunnels.http import NoAnswerError
-from exporter.tunnels.listeners import listeners
+from exporter.tunnels.listeners import listeners, sockets
 from exporter.tunnels.secrets import secret_path
 
 _log = logging.getLogger(__name__)
@@ -165,7 +165,7 @@ class TunnelProber:
             for one in found
             if one.tunnel.tunnel == DASHBOARD and one.finding.state not in {UP, None}
         ]
-        seen = self._exposures(site, found, good_for)
+        seen, by_socket = self._exposures(site, found, good_for)
 
         def change(connection: sqlite3.Connection) -> None:
             if healths:
@@ -175,29 +175,38 @@ class TunnelProber:
             clusters.doubt(connection, gone)
             tunnel_failures.keep(connection, failed)
             exposure.replace(connection, site.name, seen)
+            tunnel_sockets.note(connection, site.name, by_socket, now=self._clock())
 
         with self._store.snapshot() as connection:
             known = exposure.any_of(connection, site.name)
         if found or seen or known:
             self._store.write(change)
 
-    def _exposures(self, site: Site, found: Sequence[_Found], good_for: float) -> list[Exposure]:
-        """Returns what the kernel says of a site's tunnels; nothing where it can't be asked."""
+    def _exposures(
+        self, site: Site, found: Sequence[_Found], good_for: float
+    ) -> tuple[list[Exposure], dict[tuple[str, str], str]]:
+        """Returns what the kernel says of a site's tunnels: where they are listened on, and by which sockets.
+
+        Nothing where it can't be asked.
+        """
         with self._store.snapshot() as connection:
             held = exposure.held(connection, site.name)
         if not held:
-            return []
+            return [], {}
         try:
-            listening = listeners()
+            listening, numbers = listeners(), sockets()
         except OSError as error:
             if not self._kernel_unread:
                 _log.warning("it can't be seen who listens on this machine, so neither whom it exposes: %s", error)
             self._kernel_unread = True
-            return []
+            return [], {}
         self._kernel_unread = False
         states = {(one.tunnel.job_id, one.tunnel.tunnel): one.finding.state for one in found}
         private = self._config.vm.private_addresses if self._config.vm else ()
-        return look(held, listening, private, states, good_until=self._clock() + good_for)
+        seen = look(held, listening, private, states, good_until=self._clock() + good_for)
+        return seen, {
+            (one.job_id, one.tunnel): numbers[one.port] for one in held if one.running and one.port in numbers
+        }
 
     def _failures(self, found: _Found) -> list[Failed]:
         """Returns what failed of a probe, before it is told; it goes on where the probe before found the same."""

@@ -28,6 +28,7 @@ from exporter.store import (
     runs,
     samples,
     submissions,
+    supervised,
     tunnel_failures,
     tunnels,
     waste,
@@ -97,6 +98,11 @@ class JobView:
     def acted(self) -> str:
         """What rayslurm did about it, or has to say of it."""
         return consequences.in_words(self.job, self.consequences)
+
+    @property
+    def open_listeners(self) -> list[str]:
+        """What of it everybody at the site reaches, or reached, a sentence each."""
+        return supervised.warnings(self.run.open_listeners if self.run else None)
 
     @property
     def ending(self) -> str:

@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 import exporter.client.credentials as credentials_module
 import exporter.client.ssh as ssh_module
 from exporter.client.client import SiteClient
-from exporter.client.ssh import Endpoint, SshTransport
+from exporter.client.login import Endpoint
+from exporter.client.ssh import SshTransport
 from exporter.client.transport import RemoteFile
 from exporter.errors import (
     AuthError,

@@ -203,7 +203,8 @@ class Ends:
         left = self.left(job)
         told = self.lab.wait(lambda: self._told(job), 60, f"what is told of {job.name}", every=1)
         assert told is not None  # it is awaited
-        rows = [line for line in self.rayslurm.run("status").stdout.splitlines() if f"/{job.job_id} " in line]
+        told_of = f"{SITE}/{job.job_id} "  # and not of the 1/2 alive of another
+        rows = [line for line in self.rayslurm.run("status").stdout.splitlines() if line.startswith(told_of)]
         (slurm,) = self.lab.sacct(job.job_id, ["state", "exitcode"], "-X")
         return End(job, told["run"], rows[0], (slurm["state"], slurm["exitcode"]), left)
 

@@ -240,6 +240,18 @@ def test_no_process_shows_the_token(guarded: Target) -> None:
         assert guarded.token not in shown
 
 
+def test_it_tells_itself_that_nothing_of_it_is_open_without_a_token(guarded: Target) -> None:
+    def told() -> list[Any] | None:
+        found: list[Any] | None = json.loads((guarded.run_dir / "status.json").read_text())["open_listeners"]
+        return found
+
+    assert guarded.lab.wait(lambda: [] if (found := told()) is None else [found], 90, "its nodes' looks") == [[]]
+    logs = [path.read_text() for path in (guarded.run_dir / "logs").glob("*.log")]
+    looks = [line for log in logs for line in log.splitlines() if '"open"' in line]
+    assert len(looks) == 2, looks
+    assert all(line.endswith('"open": []}') for line in looks), looks
+
+
 def test_an_old_ray_on_nodes_of_many_is_refused(lab: Lab, old_ray_venv: Path, tmp_path: Path) -> None:
     rayslurm = configure(lab, tmp_path, ray=old_ray_venv)
     with own_site(lab), rayslurm.serving():
@@ -295,3 +307,9 @@ def test_an_old_ray_on_nodes_of_its_own(lab: Lab, old_ray_venv: Path, tmp_path: 
         assert lab.on("login", *state).stdout == "PENDING Resources\n"
         lab.sh(f"scancel {launched['job_id']}", check=True)
         lab.wait(lambda: lab.state(waiting) == "COMPLETED", 60, "others come when it has ended")
+    lab.wait((target.run_dir / "summary.json").exists, 30, "its summary")
+    told = json.loads((target.run_dir / "summary.json").read_text())["open_listeners"]
+    assert {(row["node"], row["program"]) for row in told} == {(target.head, "Ray")}
+    ports = {port for row in told for port in row["ports"]}
+    assert {target.ready["ports"]["gcs"], target.ready["ports"]["client"]} <= ports
+    assert target.ready["ports"]["metrics"] not in ports

@@ -60,7 +60,17 @@ def test_exposure_and_a_lost_node(lab: Lab, ray_venv: Path, tmp_path: Path) -> N
             told = of_status(rayslurm, launched)["exposed"]
             assert {one["tunnel"] for one in told} == {"dashboard", "metrics-0", "metrics-1"}
             assert "0.0.0.0" in told[0]["addresses"]
+            refused = rayslurm.run("launch", str(tmp_path / "spec.yaml"), check=False)
+            assert refused.returncode == 4
+            assert "sshd has GatewayPorts yes (/run/sshd_config, line" in refused.stderr
+            assert "GatewayPorts is yes (/run/sshd_config" in rayslurm.run("config", "check").stderr
         lab.wait(lambda: exposed(rayslurm) == {"dashboard": 0, "metrics-0": 0, "metrics-1": 0}, 60, "closed again")
+        assert "OpenSSH 9.2 (by sshd); GatewayPorts is no (/run/sshd_config" in rayslurm.run("config", "check").stderr
+
+        def restarts() -> set[float]:
+            return set(rayslurm.samples().get("rayslurm_tunnel_restarts_total", {}).values())
+
+        lab.wait(lambda: len(shown := restarts()) > 0 and min(shown) >= 2, 60, "how often the tunnels were mended")
 
         lab.wait(lambda: rayslurm.value("ray_nodes", **job, state="alive") == 2, 60, "two nodes alive again")
         killed = time.monotonic()

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.client.ssh import Endpoint, SshTransport
+from exporter.client.login import Endpoint
+from exporter.client.ssh import SshTransport
 from exporter.client.transport import RemoteFile
 from exporter.errors import (
     AuthError,

@@ -203,10 +203,10 @@ def watch_the_cluster(lab: Lab, rayslurm: Rayslurm, launched: dict[str, Any], pr
 
     def scraped() -> list[dict[str, str]]:
         found = query(prometheus, f'ray_node_cpu_count{{site="{SITE}",job_id="{launched["job_id"]}",campaign=""}}')
-        return found if len(found) == 2 else []
+        return found if {one["node"] for one in found} == {"c1", "c2"} else []
 
     found = lab.wait(scraped, 30, "Ray's own metrics of both nodes in Prometheus")
-    assert {one["node"]: one["ip"] for one in found} == {"0": lab.address("c1"), "1": lab.address("c2")}
+    assert {one["node"]: one["ip"] for one in found} == {"c1": lab.address("c1"), "c2": lab.address("c2")}
 
 
 def of_status(rayslurm: Rayslurm, job_id: str) -> dict[str, Any]:

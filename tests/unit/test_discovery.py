@@ -118,3 +118,11 @@ def test_finding_the_targets_does_not_walk_through_all_jobs(store: Store) -> Non
         ]
     assert plans
     assert not [plan for plan in plans if plan.startswith(("SCAN s", "SCAN j", "SCAN l"))], plans
+
+
+def test_a_node_is_named_where_its_name_is_known(store: Store, config: Config) -> None:
+    launched(store, "77", {f"metrics-{number}": 8201 + number for number in range(12)})
+    names = [f"r{number:02}c1" for number in range(11)]
+    said = Run(SITE, "77", ready_time=100.0, node_names=names)
+    store.write(lambda connection: runs.keep(connection, said, now=100.0))
+    assert [group["labels"]["node"] for group in listed(store, config)] == [*names, "11"]

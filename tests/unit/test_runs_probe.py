@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 from typing import Any
 
 import pytest
@@ -12,15 +13,18 @@ from exporter.client.replay import Exchange, ReplayTransport
 from exporter.probes import ProbeContext
 from exporter.probes.runs import (
     LOOK_SECONDS,
+    NEWS_PER_HOUR,
     READS_PER_HOUR,
     RETRY_SECONDS,
     STARTING_SECONDS,
     UNSEEN_SECONDS,
     RunsProbe,
 )
-from exporter.store import counters, jobs, runs, submissions, tunnels
+from exporter.store import counters, jobs, runs, submissions, tunnel_failures, tunnel_sockets, tunnels
 from exporter.store.db import Store
 from exporter.store.runs import Run
+from exporter.store.supervised import TunnelRestarts
+from exporter.store.tunnel_failures import Failed
 from exporter.store.tunnels import Health
 from tests.unit.conftest import Clock, MakeSite
 
@@ -102,12 +106,15 @@ def test_a_job_that_comes_up_is_looked_at_now_and_then_until_ray_is_ready(
     run = known(store)
     assert run is not None
     assert (run.phase, run.ready_time, run.ray_version) == ("driver", 1795000020.5, "2.60.0")
+    clock.now += STARTING_SECONDS + 1
+    probe.run(context)
+    assert reads(transport) == ["status.json"] * 3, "its nodes have looked around by now"
     clock.now += UNSEEN_SECONDS - 1
     probe.run(context)
-    assert reads(transport) == ["status.json"] * 2
+    assert reads(transport) == ["status.json"] * 3
     clock.now += 2
     probe.run(context)
-    assert reads(transport) == ["status.json"] * 3, "no tunnel tells of it, so its heartbeat does"
+    assert reads(transport) == ["status.json"] * 4, "no tunnel tells of it, so its heartbeat does"
 
 
 def test_a_tunnel_that_answers_tells_that_ray_is_ready_and_spares_the_site_the_rest(
@@ -125,9 +132,127 @@ def test_a_tunnel_that_answers_tells_that_ray_is_ready_and_spares_the_site_the_r
     store.write(lambda connection: tunnels.keep(connection, [health]))
     probe.run(context)
     assert reads(transport) == ["status.json"]
-    clock.now += 10 * UNSEEN_SECONDS
+    clock.now += STARTING_SECONDS + 1
     probe.run(context)
+    assert reads(transport) == ["status.json"] * 2, "once more for what its nodes have noticed meanwhile"
+    for _ in range(5 * 12):
+        clock.now += 300
+        probe.run(context)
+    assert len(reads(transport)) == 2 + 5, "every hour"
+
+
+NO_RESTARTS = [{"name": "dashboard", "restarts": 0, "reason": ""}, {"name": "client", "restarts": 0, "reason": ""}]
+
+
+def restarts(store: Store) -> dict[str, int]:
+    with store.snapshot() as connection:
+        return {name: one.restarts for name, one in runs.restarts(connection, SITE, "77").items()}
+
+
+def settle(store: Store, clock: Clock, context: ProbeContext, transport: ReplayTransport, probe: RunsProbe) -> None:
+    """Comes to where a living tunnel tells all, and nothing is read but once an hour."""
+    launched(store)
+    write(transport, status=status(phase="ready", tunnels=NO_RESTARTS, **READY))
+    found(store, clock, "up")
+    for _ in range(3):
+        probe.run(context)
+        clock.now += STARTING_SECONDS + 1
+    transport.asked.clear()
+    assert restarts(store) == {"dashboard": 0, "client": 0}
+
+
+def found(store: Store, clock: Clock, state: str) -> None:
+    health = Health(SITE, "77", tunnels.DASHBOARD, state, clock.now, 0.1, clock.now + 1e6)
+    failure = Failed(SITE, "77", tunnels.DASHBOARD, state, clock.now, "", goes_on=False)
+
+    def change(connection: sqlite3.Connection) -> None:
+        tunnels.keep(connection, [health])
+        tunnel_failures.keep(connection, [failure] if state != "up" else [])
+
+    store.write(change)
+
+
+def test_a_tunnel_that_is_up_again_has_its_restarts_read_once(
+    store: Store, clock: Clock, site: tuple[ProbeContext, ReplayTransport]
+) -> None:
+    context, transport = site
+    probe = RunsProbe()
+    settle(store, clock, context, transport, probe)
+    told = [{"name": "dashboard", "restarts": 3, "reason": "ssh ended with exit status 255: Broken pipe"}]
+    write(transport, status=status(phase="ready", tunnels=told, **READY))
+    found(store, clock, "refused")
+    probe.run(context)
+    assert reads(transport) == [], "while it is down its restarts go on"
+    clock.now += 60
+    found(store, clock, "up")
+    for _ in range(20):
+        probe.run(context)
+        clock.now += 60
     assert reads(transport) == ["status.json"]
+    assert restarts(store) == {"dashboard": 3}
+    run = known(store)
+    assert run is not None
+    assert run.tunnels == [TunnelRestarts("dashboard", 3, "ssh ended with exit status 255: Broken pipe")]
+
+
+def test_a_repair_between_two_probes_is_seen_by_the_socket_on_this_machine(
+    store: Store, clock: Clock, site: tuple[ProbeContext, ReplayTransport]
+) -> None:
+    context, transport = site
+    probe = RunsProbe()
+    settle(store, clock, context, transport, probe)
+
+    def listens(sockets: str) -> None:
+        seen = {("77", "client"): sockets}
+        store.write(lambda connection: tunnel_sockets.note(connection, SITE, seen, now=clock.now))
+        for _ in range(10):
+            clock.now += 15
+            probe.run(context)
+
+    listens("4711")
+    listens("4711")
+    assert reads(transport) == [], "the first is no other"
+    told = [{"name": "client", "restarts": 1, "reason": "ssh ended with exit status 255: "}]
+    write(transport, status=status(phase="ready", tunnels=told, **READY))
+    listens("4712")
+    assert reads(transport) == ["status.json"]
+    assert restarts(store) == {"client": 1}
+    listens("4712")
+    assert reads(transport) == ["status.json"]
+
+
+def test_a_tunnel_that_comes_and_goes_costs_no_more_than_the_hour_has(
+    store: Store, clock: Clock, site: tuple[ProbeContext, ReplayTransport]
+) -> None:
+    context, transport = site
+    probe = RunsProbe()
+    settle(store, clock, context, transport, probe)
+    for turn in range(120):
+        found(store, clock, "up" if turn % 2 else "refused")
+        probe.run(context)
+        clock.now += 30
+    assert 2 < context.ledger.sent("read") <= NEWS_PER_HOUR
+    store.write(lambda connection: become(connection, "failed", final=True))
+    write(transport, summary=SUMMARY)
+    probe.run(context)
+    run = known(store)
+    assert run is not None
+    assert run.settled, "there is always some left for a job's end"
+
+
+def test_a_repair_that_lies_ahead_was_seen_while_the_clock_was_wrong(
+    store: Store, clock: Clock, site: tuple[ProbeContext, ReplayTransport]
+) -> None:
+    context, transport = site
+    probe = RunsProbe()
+    settle(store, clock, context, transport, probe)
+    for sockets in ("4711", "4712"):
+        seen = {("77", "dashboard"): sockets}
+        store.write(lambda connection, seen=seen: tunnel_sockets.note(connection, SITE, seen, now=clock.now + 86400))  # type: ignore[misc]  # a lambda with a default
+    for _ in range(10):
+        clock.now += 60
+        probe.run(context)
+    assert reads(transport) == []
 
 
 def test_the_summary_is_read_once(store: Store, clock: Clock, site: tuple[ProbeContext, ReplayTransport]) -> None:
@@ -189,6 +314,12 @@ def test_what_was_known_stays_where_the_folder_is_gone(
     "text",
     [
         *("{", "[]", '{"job_id": "77", "time": "noon"}', '{"exit_code": true}', "\xff", "[" * 100_000),
+        *(
+            '{"tunnels": [{"name": "x", "restarts": -1, "reason": ""}]}',
+            '{"tunnels": [{"name": "x"}]}',
+            '{"tunnels": {}}',
+        ),
+        *('{"node_names": "c1"}', '{"node_names": [1]}', '{"open_listeners": [{}]}', '{"open_listeners": [7]}'),
         *('{"exit_code": 1' + "0" * 30 + "}", '{"time": Infinity}', '{"ready_time": 1e20}', '{"ready_time": -1}'),
     ],
 )

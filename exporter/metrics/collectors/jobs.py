@@ -27,6 +27,8 @@ def collect(scrape: Scrape, families: Families) -> None:
         families.add("job_ray_ready_timestamp_seconds", ready_time, job.site, job.job_id)
         if ray_version is not None:
             families.add("ray_cluster_info", 1, job.site, job.job_id, ray_version)
+        for tunnel, told in runs.restarts(scrape.connection, job.site, job.job_id).items():
+            families.add("tunnel_restarts_total", told.restarts, job.site, job.job_id, tunnel)
         if not job.final:
             _add_estimate(job, estimates.of_job(scrape.connection, job.site, job.job_id), families)
             continue

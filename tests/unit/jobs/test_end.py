@@ -61,7 +61,8 @@ def test_in_one_word(job: Job, plan: dict[str, object], signal_number: signal.Si
 
 
 def test_a_node_that_is_lost_is_told_with_its_time(job: Job) -> None:
-    job.start(2, entrypoint=f"until grep -q '{NODES[1]}' $RAYSLURM_RUN_DIR/status.json; do sleep 0.1; done")
+    is_lost = f"grep -A 1 nodes_lost $RAYSLURM_RUN_DIR/status.json | grep -q '{NODES[1]}'"
+    job.start(2, entrypoint=f"until {is_lost}; do sleep 0.1; done")
     job.reach("driver")
     worker = next(number for number, argv in job.processes().items() if "--address=" in argv and "ray" in argv)
     began = time.time()

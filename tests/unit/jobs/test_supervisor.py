@@ -220,7 +220,8 @@ def test_the_heads_end_is_the_clusters(job: Job) -> None:
 
 
 def test_a_worker_that_is_lost_is_told_and_the_cluster_goes_on(job: Job) -> None:
-    job.start(2, entrypoint=f"until grep -q '{NODES[1]}' $RAYSLURM_RUN_DIR/status.json; do sleep 0.1; done")
+    lost = f"grep -A 1 nodes_lost $RAYSLURM_RUN_DIR/status.json | grep -q '{NODES[1]}'"
+    job.start(2, entrypoint=f"until {lost}; do sleep 0.1; done")
     job.reach("driver")
     worker = next(number for number, argv in job.processes().items() if "--address=" in argv and "ray" in argv)
     os.kill(worker, signal.SIGKILL)
