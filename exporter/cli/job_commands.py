@@ -25,6 +25,7 @@ from exporter.cli.context import (
     warn,
 )
 from exporter.cli.job_argument import JobArgument, find_job, split_job
+from exporter.cli.maintenance import maintenance_text
 from exporter.cli.table import age, duration, print_table
 from exporter.config import Config
 from exporter.efficiency import combined
@@ -46,6 +47,7 @@ from exporter.store import (
     exposure,
     jobs,
     reports,
+    reservations,
     runs,
     submissions,
     tunnels,
@@ -245,6 +247,7 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         followed = {(job.site, job.job_id): consequences.of_job(connection, job.site, job.job_id) for job in shown}
         wasted = {(job.site, job.job_id): waste.of_job(connection, job) for job in shown}
         chained = chains.of_jobs(connection, shown)
+        near = {site: reservations.maintenance(connection, site, now=time.time()) for site in settings.sites}
     shown = [job for job in shown if _is_newest(job, chained.get((job.site, job.job_id)))]
     if as_json:
         print_json(
@@ -266,6 +269,7 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
                     for job in shown
                     for identity in [(job.site, job.job_id)]
                 ],
+                "maintenance": {site: [asdict(one) for one in found] for site, found in near.items()},
                 "omitted": omitted,
                 "unsettled": [_submission_json(row) for row in doubtful],
                 "troubled": [_submission_json(row) for row in troubled],
@@ -297,6 +301,9 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     )
     for one in [one for job in shown for one in reached.get((job.site, job.job_id), ())]:
         say(f"{one.site}/{one.job_id}: others can reach its tunnel {one.tunnel}: it is listened on at {one.addresses}")
+    for site, planned in near.items():
+        for maintenance in planned:
+            say(f"{site}: {maintenance_text(maintenance, now)}")
     if omitted:
         say(f"{omitted} more finished jobs (metrics.max_jobs)")
     for chain in {chain.token: chain for chain in chained.values() if chain.end}.values():
