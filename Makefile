@@ -66,9 +66,10 @@ $(PEERS)/.installed: requirements-bench.lock
 	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
 	@touch $@
 
-render: $(STAMP) ## Make the dashboards' JSON and the list of metrics anew
+render: $(STAMP) ## Make the dashboards' JSON, the list of metrics and the schema of campaigns anew
 	$(BIN)/python -m grafana.build
 	$(BIN)/python -m exporter.metrics.reference > docs/metrics.md
+	$(BIN)/rayslurm campaigns schema > jobs/campaigns/campaign.schema.json
 
 lab: ## Bring up a real Slurm site on this machine and leave it up (root, Debian)
 	@tests/lab/up

@@ -372,3 +372,28 @@ class PartitionRecord:
     max_memory_bytes_per_node: int | None = None
     max_gpus_per_node: int | None = None
     whole_nodes: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReservationRecord:
+    """Nodes that a site has set aside for a time.
+
+    Attributes:
+        start_time: UTC epoch seconds; None where it isn't known.
+        end_time: likewise.
+        nodes: how many; None where it isn't known.
+        partition: of which partition; None: of any.
+        flags: Slurm's words, such as `MAINT`.
+    """
+
+    name: str
+    start_time: int | None = None
+    end_time: int | None = None
+    nodes: int | None = None
+    partition: str | None = None
+    flags: tuple[str, ...] = ()
+
+    @property
+    def is_maintenance(self) -> bool:
+        """Whether nobody's jobs run on its nodes meanwhile."""
+        return "MAINT" in self.flags

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from exporter.cli.asking import ask
-from exporter.cli.balances_shown import show_balances
+from exporter.cli.balances_shown import show_balances, show_overspent
 from exporter.cli.bringing import staged
 from exporter.cli.campaign_launch import campaign_file, run_campaign
 from exporter.cli.context import (
@@ -27,6 +27,7 @@ from exporter.cli.context import (
 from exporter.cli.costing import cost_text
 from exporter.cli.dry_run import show_dry_run
 from exporter.cli.job_argument import JobArgument, find_job, split_job
+from exporter.cli.maintenance import maintenance_text
 from exporter.cli.table import age, duration, print_table
 from exporter.efficiency import combined
 from exporter.errors import RayslurmError
@@ -50,6 +51,7 @@ from exporter.store import (
     jobs,
     overspending,
     reports,
+    reservations,
     runs,
     submissions,
     supervised,
@@ -252,8 +254,8 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         wasted = {(job.site, job.job_id): waste.of_job(connection, job) for job in shown}
         chained = chains.of_jobs(connection, shown)
         left = funds(connection, settings, now=time.time())
-        over_cap = [overspending.of_job(connection, job.site, job.job_id) for job in shown if not job.final]
-        overspent = [one for one in over_cap if one is not None]
+        overspent = overspending.of_jobs(connection, shown)
+        near = {site: reservations.maintenance(connection, site, now=time.time()) for site in settings.sites}
     shown = [job for job in shown if _is_newest(job, chained.get((job.site, job.job_id)))]
     if as_json:
         print_json(
@@ -276,6 +278,7 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
                     for job in shown
                     for identity in [(job.site, job.job_id)]
                 ],
+                "maintenance": {site: [asdict(one) for one in found] for site, found in near.items()},
                 "omitted": omitted,
                 "unsettled": [_submission_json(row) for row in doubtful],
                 "troubled": [_submission_json(row) for row in troubled],
@@ -307,12 +310,13 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         ],
     )
     show_balances(left, now)
-    for over in overspent:
-        told = "is cancelled, it was over its cap" if over.state == "cancelled" else "over its cap"
-        say(f"{over.site}/{over.job_id}: {told}: {over.reason}")
+    show_overspent(overspent)
     for job in shown:
         for words in _open(reached.get((job.site, job.job_id), ()), None if job.final else said[job.site, job.job_id]):
             say(f"{job.site}/{job.job_id}: {words}")
+    for site, planned in near.items():
+        for maintenance in planned:
+            say(f"{site}: {maintenance_text(maintenance, now)}")
     if omitted:
         say(f"{omitted} more finished jobs (metrics.max_jobs)")
     for chain in {chain.token: chain for chain in chained.values() if chain.end}.values():

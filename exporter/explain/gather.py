@@ -26,11 +26,11 @@ from exporter.store import (
     estimates,
     evidence,
     exposure,
+    holds,
     jobs,
     leases,
     overspending,
     probe_runs,
-    reservations,
     runs,
     submissions,
     tunnel_failures,
@@ -46,11 +46,11 @@ from exporter.store.differences import Opinion
 from exporter.store.estimates import Estimate, Mismatch
 from exporter.store.evidence import BillTold, RawText, ReportTold
 from exporter.store.exposure import Exposure
+from exporter.store.holds import Hold
 from exporter.store.jobs import JobRow, Tracked
 from exporter.store.leases import Lease
 from exporter.store.overspending import Overspending
 from exporter.store.probe_runs import ProbeRun
-from exporter.store.reservations import Reservation
 from exporter.store.runs import Run
 from exporter.store.submissions import Submission
 from exporter.store.tunnel_failures import Failure
@@ -147,7 +147,7 @@ class Explanation:
     reports: tuple[ReportTold, ...]
     efficiency: tuple[EfficiencyReport, ...]
     bills: tuple[BillTold, ...]
-    reserved: Reservation | None
+    reserved: Hold | None
     estimate: Estimate | None
     mismatch: Mismatch | None
     overspent: Overspending | None
@@ -217,7 +217,7 @@ def gather(connection: sqlite3.Connection, config: Config, site_name: str, job_i
         reports=reports,
         efficiency=tuple(combined(told.report for told in reports)),
         bills=bills,
-        reserved=reservations.of_token(connection, token) if token is not None else None,
+        reserved=holds.of_token(connection, token) if token is not None else None,
         estimate=estimates.of_job(connection, *identity),
         mismatch=estimates.mismatch_of(connection, *identity),
         overspent=overspending.of_job(connection, *identity),

@@ -22,10 +22,10 @@ from exporter.errors import OverBudgetError
 from exporter.launch.pricing import Commitment, committed, price_of_spec
 from exporter.launch.render import project_of
 from exporter.launch.spec import Spec
-from exporter.store import balances, partitions, reservations
+from exporter.store import balances, holds, partitions
 from exporter.store.chains import Chain
 from exporter.store.db import Store
-from exporter.store.reservations import Cost, Reservation
+from exporter.store.holds import Cost, Hold
 
 LAG_SECONDS = 2 * 3600.0
 """How far a balance may lag behind what was used: it is refreshed about hourly, and read twice an hour."""
@@ -50,7 +50,7 @@ class Ceiling:
 
 def ceiling_of(connection: sqlite3.Connection, chain: Chain) -> Ceiling | None:
     """Returns the budget by which a chain began, which holds for each job that goes on with it; None where none did."""
-    kept = reservations.of_token(connection, chain.token)
+    kept = holds.of_token(connection, chain.token)
     if kept is None or not kept.limits:
         return None
     limits = {period: kept.limits[period] for period in PERIODS if period in kept.limits}
@@ -88,7 +88,7 @@ def hold(
     over_budget: bool = False,
     now: float | None = None,
     jobs: int = 1,
-) -> tuple[Reservation | None, list[str]]:
+) -> tuple[Hold | None, list[str]]:
     """Holds a launch against all that is set for its money.
 
     Args:
@@ -121,7 +121,7 @@ def hold(
     warnings = [f"launched all the same, though {text}" for text in refused]
     if isinstance(price, NoPrice):
         return None, warnings
-    kept = Reservation(price.kind, price.unit, float(price.units), over=bool(refused))
+    kept = Hold(price.kind, price.unit, float(price.units), over=bool(refused))
     if ceiling is not None:
         kept = replace(kept, run=ceiling.run, limits=dict(ceiling.limits.items()), timezone=ceiling.timezone)
     return kept, warnings
@@ -218,7 +218,7 @@ def spent_in(
         now: epoch seconds.
     """
     since = period_start(period, now, ZoneInfo(ceiling.timezone))
-    costs = reservations.costs_of_campaign(
+    costs = holds.costs_of_campaign(
         connection,
         ceiling.campaign,
         since=float("inf") if period == "run" else since,
@@ -287,7 +287,7 @@ def _under_floor(
         if isinstance(one.price, Price) and (one.price.kind, one.price.unit) == (price.kind, price.unit)
     ]
     reckoned = min(told[0].updated_time or read, read)
-    late = reservations.late_bills(connection, project, price.kind, price.unit, since=reckoned - LAG_SECONDS)
+    late = holds.late_bills(connection, project, price.kind, price.unit, since=reckoned - LAG_SECONDS)
     remaining = Decimal(str(told[0].remaining))
     taken = sum(held, Decimal(0)) + sum((Decimal(str(units)) for units in late), Decimal(0))
     left = remaining - taken - price.units

@@ -34,7 +34,7 @@ from exporter.launch.selection import private_paths, select
 from exporter.launch.sent import kept
 from exporter.launch.spec import Spec, spec_of_journal
 from exporter.launch.steps import reached
-from exporter.store import leases, reservations, submissions
+from exporter.store import holds, leases, submissions
 from exporter.store.chains import Chain
 from exporter.store.db import Store
 from exporter.store.submissions import Submission, in_doubt
@@ -224,7 +224,7 @@ class Launcher:
             forced=force,
         )
         if held is not None:
-            reservations.keep(connection, token, held)
+            holds.keep(connection, token, held)
         for warning in told:
             _log.warning("%s", warning)
         return intended

@@ -81,7 +81,8 @@ class PracticeSite:
         for made in (home, self._bin, self._files / PROJECT):
             made.mkdir(parents=True)
         self._commands: dict[str, Callable[[Called], Said]] = {
-            command: self._of_slurm(command) for command in ("sbatch", "squeue", "sacct", "scancel", "sinfo")
+            command: self._of_slurm(command)
+            for command in ("sbatch", "squeue", "sacct", "scancel", "scontrol", "sinfo")
         }
         if name == "lumi":
             self._commands |= {"lumi-allocations": self._lumi_allocations, "lumi-workspaces": self._workspaces}

@@ -1,4 +1,4 @@
-"""Slurm's commands at a practice site, as they print: sbatch, squeue, sacct, scancel, seff, sinfo."""
+"""Slurm's commands at a practice site, as they print: sbatch, squeue, sacct, scancel, scontrol, seff, sinfo."""
 
 from __future__ import annotations
 
@@ -105,6 +105,14 @@ def scancel(world: World, called: Called) -> Said:
     for argument in called.arguments:
         world.cancel(int(argument))
     return "", "", 0
+
+
+def scontrol(world: World, called: Called) -> Said:
+    """Prints the reservations, of which a practice site has none; knows nothing else."""
+    del world
+    if called.arguments[-2:] != ["show", "reservation"]:
+        return "", f"invalid keyword: {called.arguments[-1:]}\n", 1
+    return "No reservations in the system\n", "", 0
 
 
 def sinfo(world: World, called: Called) -> Said:

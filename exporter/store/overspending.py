@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from exporter.store.jobs import JobRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +65,9 @@ def of_job(connection: sqlite3.Connection, site: str, job_id: str) -> Overspendi
     """Returns what followed for a job; None where it cost no more than its cap."""
     row = connection.execute("SELECT * FROM overspending WHERE site = ? AND job_id = ?", (site, job_id)).fetchone()
     return None if row is None else Overspending(**dict(row))
+
+
+def of_jobs(connection: sqlite3.Connection, shown: Iterable[JobRow]) -> list[Overspending]:
+    """Returns what followed for those of some jobs that go on."""
+    found = [of_job(connection, job.site, job.job_id) for job in shown if not job.final]
+    return [one for one in found if one is not None]

@@ -1,121 +1,39 @@
-"""What launches are held to cost until their bills are there, and what the jobs of a campaign cost together."""
+"""The nodes that each site has set aside, maintenance above all, as its own Slurm last told."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
+
+from exporter.records import ReservationRecord
+
+AHEAD_SECONDS = 14 * 86400.0
+"""How far ahead a maintenance is news."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
-    """What a launch was priced at its time limit.
-
-    Attributes:
-        kind: which budget pays.
-        unit: what is paid in.
-        units: how many.
-        run: which run of its campaign; empty for none.
-        limits: the campaign's budget by which it was launched, by period; empty for none.
-        timezone: by whose clock its weeks and months begin.
-        over: whether a person launched it over a budget, a floor or its cap.
-    """
-
-    kind: str
-    unit: str
-    units: float
-    run: str = ""
-    limits: Mapping[str, float] | None = None
-    timezone: str = "UTC"
-    over: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What one job of a campaign costs.
-
-    Attributes:
-        created: when it was launched, epoch seconds.
-        run: which run it belongs to.
-        paid: its bill, in its own kind and unit; None while that isn't known.
-        held: what it was priced; None where that wasn't known.
-        ended: whether it has ended, so that nothing more than its bill is to come.
-    """
-
-    token: str
-    created: float
-    run: str
-    paid: tuple[str, str, float] | None
-    held: tuple[str, str, float] | None
-    ended: bool
-
-
-def keep(connection: sqlite3.Connection, token: str, reservation: Reservation) -> None:
-    """Writes down what a launch is held to cost; in the transaction that writes its journal row."""
-    budget = None
-    if reservation.limits:
-        budget = json.dumps({"limits": dict(reservation.limits), "timezone": reservation.timezone}, sort_keys=True)
-    connection.execute(
-        "INSERT INTO reservations (token, kind, unit, units, run, budget, over) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (
-            token, reservation.kind, reservation.unit, reservation.units, reservation.run, budget,
-            int(reservation.over),
-        ),
+def replace(connection: sqlite3.Connection, site: str, records: Iterable[ReservationRecord], *, now: float) -> None:
+    """Keeps a site's reservations, in place of those that were known before."""
+    connection.execute("DELETE FROM reservations WHERE site = ?", (site,))
+    connection.executemany(
+        "INSERT OR REPLACE INTO reservations (site, name, start_time, end_time, nodes, partition, flags, read)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            (
+                site, record.name, record.start_time, record.end_time, record.nodes, record.partition,
+                json.dumps(record.flags), now,
+            )
+            for record in records
+        ],
     )  # fmt: skip
 
 
-def of_token(connection: sqlite3.Connection, token: str) -> Reservation | None:
-    """Returns what a launch was priced; None where that wasn't known."""
-    row = connection.execute("SELECT * FROM reservations WHERE token = ?", (token,)).fetchone()
-    if row is None:
-        return None
-    budget = json.loads(row["budget"]) if row["budget"] else {}
-    return Reservation(
-        row["kind"], row["unit"], row["units"], row["run"], budget.get("limits"), budget.get("timezone", "UTC"),
-        bool(row["over"]),
-    )  # fmt: skip
-
-
-def costs_of_campaign(connection: sqlite3.Connection, campaign: str, *, since: float, run: str) -> list[Cost]:
-    """Returns what the jobs of a campaign cost that were launched since then, and those of one run whenever they were.
-
-    What is known to have become no job costs nothing and is left out.
-
-    Args:
-        connection: of a snapshot or a transaction.
-        campaign: the campaign's name.
-        since: epoch seconds.
-        run: the run's name; empty for none.
-    """
+def maintenance(connection: sqlite3.Connection, site: str, *, now: float) -> list[ReservationRecord]:
+    """Returns the maintenance of a site that goes on or is near, in the order of its beginning."""
     rows = connection.execute(
-        "SELECT s.token, s.created, coalesce(r.run, '') AS run, b.kind AS paid_kind, b.unit AS paid_unit,"
-        " b.units AS paid, r.kind, r.unit, r.units AS held, coalesce(j.final, 0) AS ended"
-        " FROM submissions s LEFT JOIN reservations r ON r.token = s.token"
-        " LEFT JOIN jobs j ON j.site = s.site AND j.job_id = s.job_id"
-        " LEFT JOIN bills b ON b.site = s.site AND b.job_id = s.job_id AND b.final = 1 AND j.final = 1"
-        " WHERE s.campaign = ? AND s.state != 'absent' AND (s.created >= ? OR (r.run = ? AND ? != ''))"
-        " ORDER BY s.created, s.token",
-        (campaign, since, run, run),
+        "SELECT name, start_time, end_time, nodes, partition, flags FROM reservations"
+        " WHERE site = ? AND coalesce(end_time, ?) >= ? AND coalesce(start_time, 0) < ? ORDER BY start_time",
+        (site, now, now, now + AHEAD_SECONDS),
     )
-    return [
-        Cost(
-            row["token"],
-            row["created"],
-            row["run"],
-            None if row["paid"] is None else (row["paid_kind"], row["paid_unit"], row["paid"]),
-            None if row["held"] is None else (row["kind"], row["unit"], row["held"]),
-            bool(row["ended"]),
-        )
-        for row in rows
-    ]
-
-
-def late_bills(connection: sqlite3.Connection, project: str, kind: str, unit: str, *, since: float) -> list[float]:
-    """Returns the bills of a project's jobs that have ended since then: a balance may not have them yet."""
-    rows = connection.execute(
-        "SELECT b.units FROM bills b JOIN jobs j ON j.site = b.site AND j.job_id = b.job_id WHERE b.final = 1"
-        " AND b.kind = ? AND b.unit = ? AND coalesce(b.project, j.project) = ? AND j.final = 1 AND j.end_time > ?",
-        (kind, unit, project, since),
-    )
-    return [row["units"] for row in rows]
+    found = [ReservationRecord(**{**dict(row), "flags": tuple(json.loads(row["flags"]))}) for row in rows]
+    return [record for record in found if record.is_maintenance]

@@ -48,6 +48,7 @@ from exporter.store.tunnel_failures import Failure
 from exporter.store.tunnels import DASHBOARD, Health
 from exporter.store.waste import Waste
 from exporter.web import shown
+from exporter.web.campaigns import schedules
 
 _FULL = 0.95
 """From this share on an area or a balance is marked as nearly used up."""
@@ -230,8 +231,10 @@ class Pages:
             sites = [self._site(connection, name, now) for name in self._config.sites]
             told = funds(connection, self._config, now=now)
             areas = self._areas(connection)
+            planned = schedules(connection, self._config.sites, now=now)
         return self._render(
             "front.html", now, still, sites=sites, balances=told, areas=areas, omitted=omitted, doubtful=doubtful,
+            schedules=planned,
             going=[view for view in views if not view.job.final], ended=[view for view in views if view.job.final],
         )  # fmt: skip
 

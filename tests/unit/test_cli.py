@@ -115,7 +115,14 @@ def test_a_launch_that_cannot_reach_the_site_says_why(config_path: Path, store: 
     assert done.stdout == ""
     shown = json.loads(run("status", "--json", config=config_path).stdout)
     assert [(row["state"], row["error"][:21]) for row in shown.pop("absent")] == [("absent", "nothing was submitted")]
-    assert shown == {"jobs": [], "omitted": 0, "unsettled": [], "troubled": [], "balances": []}
+    assert shown == {
+        "jobs": [],
+        "maintenance": {"puhti2": []},
+        "omitted": 0,
+        "unsettled": [],
+        "troubled": [],
+        "balances": [],
+    }
 
 
 def test_status_shows_what_was_last_seen(config_path: Path, store: Store) -> None:

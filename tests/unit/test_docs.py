@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from exporter.campaigns.model import Campaign, Retries, Schedule
 from exporter.config import (
     BudgetSettings,
     Config,
@@ -45,6 +46,13 @@ def test_every_key_of_the_configuration_is_documented(model: type[BaseModel]) ->
     assert set(model.model_fields) - documented == set()
 
 
+def test_every_key_of_a_campaign_is_documented() -> None:
+    page = (TOP / "docs/campaigns.md").read_text()
+    documented = set(re.findall(r"`([a-z_]+)`", page))
+    own = (set(Campaign.model_fields) - set(Spec.model_fields)) | set(Schedule.model_fields) | set(Retries.model_fields)
+    assert own - documented == set()
+
+
 @pytest.mark.parametrize("page", [*sorted(TOP.glob("docs/**/*.md")), TOP / "README.md", TOP / "tests/lab/README.md"])
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
@@ -54,4 +62,4 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
 def test_all_that_asks_a_site_is_documented() -> None:
     text = (TOP / "docs/operations.md").read_text()
     table = text.partition("**What is asked, and how often.**")[2].partition("After a restart")[0]
-    assert set(re.findall(r"(?m)^\| `(\w+)` \|", table)) == {*probe_makers(), "continuations"}
+    assert set(re.findall(r"(?m)^\| `(\w+)` \|", table)) == {*probe_makers(), "campaigns", "continuations"}

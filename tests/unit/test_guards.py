@@ -24,7 +24,7 @@ from exporter.launch.guards import Ceiling, hold
 from exporter.launch.launcher import Launcher
 from exporter.launch.spec import Spec, load_spec
 from exporter.records import AllocationRecord, Bill
-from exporter.store import balances, bills, jobs, reservations, submissions
+from exporter.store import balances, bills, holds, jobs, submissions
 from exporter.store.db import Store
 from tests.unit.conftest import Clock, MakeSite
 from tests.unit.filled import SITE, as_puhti
@@ -118,7 +118,7 @@ def test_force_passes_no_budget_and_over_budget_does_and_is_written_down(bench: 
         bench.launch(spec, force=True)
     submission = bench.launch(spec, over_budget=True)
     with bench.store.snapshot() as connection:
-        kept = reservations.of_token(connection, submission.token)
+        kept = holds.of_token(connection, submission.token)
     assert kept is not None
     assert (kept.units, kept.kind, kept.unit, kept.over) == (5, "cpu", "BU", True)
 
@@ -280,7 +280,7 @@ def spent(store: Store, since: float, until: float, run: str | None) -> Decimal:
     total = Decimal(0)
     with store.snapshot() as connection:
         rows = connection.execute(
-            "SELECT s.token, s.job_id, s.created, r.units, r.run FROM submissions s JOIN reservations r"
+            "SELECT s.token, s.job_id, s.created, r.units, r.run FROM submissions s JOIN holds r"
             " ON r.token = s.token WHERE s.state != 'absent'"
         ).fetchall()
         for row in rows:
@@ -339,7 +339,7 @@ def test_no_sequence_of_launches_passes_a_budget_or_a_floor(
                     spec=spec.model_dump(mode="json") | {"project": PROJECT, "partition": "small"}, run_dir="x",
                 )  # fmt: skip
                 assert kept is not None
-                reservations.keep(connection, token, kept)
+                holds.keep(connection, token, kept)
                 return found
 
             try:
@@ -376,7 +376,7 @@ def test_no_sequence_of_launches_passes_a_budget_or_a_floor(
             elif launched and which < len(launched):
                 one = launched.pop(which)
                 with store.snapshot() as connection:
-                    kept = reservations.of_token(connection, one.token)
+                    kept = holds.of_token(connection, one.token)
                 assert kept is not None
                 if what == "end":
                     ends(store, one, kept.units * amount, now=clock.now)

@@ -29,6 +29,7 @@ PROBES = {
     "campaigns",
     "continuations",
     "partitions",
+    "reservations",
 } | {"consequences"}
 
 

@@ -56,3 +56,16 @@ CREATE TABLE campaign_jobs (
     PRIMARY KEY (campaign, due, point),
     FOREIGN KEY (campaign, due) REFERENCES campaign_runs (campaign, due) ON DELETE CASCADE
 ) STRICT;
+
+-- Nodes that a site has set aside.
+CREATE TABLE reservations (
+    site        TEXT NOT NULL,
+    name        TEXT NOT NULL,
+    start_time  INTEGER,
+    end_time    INTEGER,
+    nodes       INTEGER,
+    partition   TEXT,
+    flags       TEXT NOT NULL,              -- JSON
+    read        REAL NOT NULL,
+    PRIMARY KEY (site, name)
+) STRICT;

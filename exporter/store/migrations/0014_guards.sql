@@ -15,7 +15,7 @@ ALTER TABLE projects ADD COLUMN start_time INTEGER;
 ALTER TABLE projects ADD COLUMN status TEXT;
 
 -- What a launch was priced at its time limit, written with its journal row: held until its bill is there.
-CREATE TABLE reservations (
+CREATE TABLE holds (
     token       TEXT PRIMARY KEY REFERENCES submissions (token),
     kind        TEXT NOT NULL,
     unit        TEXT NOT NULL,

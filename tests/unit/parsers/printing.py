@@ -22,6 +22,10 @@ class Printed:
     fields: dict[str, dict[str, object]]
 
 
+_NO_VALUES = frozenset({2**32 - 1, 2**32 - 2})
+"""What Slurm keeps where it has no value."""
+
+
 def clock(seconds: int) -> str:
     """Slurm's secs2time_str as sacct calls it."""
     days, rest = divmod(seconds, 86400)
@@ -86,7 +90,7 @@ def rows(draw: st.DrawFn, identity: str, *, array: str | None, step: bool, epoch
     disk = draw(st.integers(0, 99999))
     requested, requested_unit = draw(st.tuples(st.integers(1, 999), st.sampled_from(["M", "G"])))
     limit = draw(st.integers(1, 10**5))
-    joules = draw(st.integers(0, 10**12))
+    joules = draw(st.integers(0, 10**12).filter(lambda joules: joules not in _NO_VALUES))
     hertz = draw(st.integers(1, 999))
     planned = start - submit
     gpus = draw(st.integers(0, 8))
