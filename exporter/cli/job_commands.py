@@ -27,7 +27,7 @@ from exporter.cli.context import (
 from exporter.cli.costing import cost_text
 from exporter.cli.dry_run import show_dry_run
 from exporter.cli.job_argument import JobArgument, find_job, split_job
-from exporter.cli.maintenance import maintenance_text
+from exporter.cli.maintenance import show_maintenance
 from exporter.cli.table import age, duration, print_table
 from exporter.efficiency import combined
 from exporter.errors import RayslurmError
@@ -314,9 +314,7 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     for job in shown:
         for words in _open(reached.get((job.site, job.job_id), ()), None if job.final else said[job.site, job.job_id]):
             say(f"{job.site}/{job.job_id}: {words}")
-    for site, planned in near.items():
-        for maintenance in planned:
-            say(f"{site}: {maintenance_text(maintenance, now)}")
+    show_maintenance(near, now)
     if omitted:
         say(f"{omitted} more finished jobs (metrics.max_jobs)")
     for chain in {chain.token: chain for chain in chained.values() if chain.end}.values():
