@@ -10,7 +10,7 @@ from exporter.campaigns.files import files, read_file
 from exporter.cli.asking import ask
 from exporter.cli.context import open_store, print_json, say
 from exporter.config import Config
-from exporter.errors import ConfigError, RayslurmError
+from exporter.errors import ConfigError, RayslurmError, RefusedError
 
 
 def campaign_file(named: Path, settings: Config) -> Path | None:
@@ -63,4 +63,5 @@ def run_campaign(path: Path, settings: Config, *, plain: bool, as_json: bool) ->
     if not served:
         say("no `rayslurm serve` is running: nobody follows these jobs, or launches the others, until one does")
     if refused := [job["reason"] for job in jobs if job["state"] == "refused"]:
-        raise RayslurmError(f"{path.stem}: {len(refused)} of {len(jobs)} jobs were refused: {refused[0]}")
+        kind = RayslurmError if "sbatch refused" in str(refused[0]) else RefusedError
+        raise kind(f"{path.stem}: {len(refused)} of {len(jobs)} jobs were refused: {refused[0]}")

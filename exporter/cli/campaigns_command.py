@@ -20,6 +20,7 @@ from exporter.cli.context import ConfigOption, JsonOption, open_store, peek_stor
 from exporter.cli.table import age, print_table
 from exporter.config import Config
 from exporter.errors import ConfigError, InputError, RefusedError
+from exporter.launch.guards import Ceiling, held
 from exporter.launch.known import look
 from exporter.store import campaigns
 from exporter.store.campaigns import CampaignRow, RunRow
@@ -116,8 +117,12 @@ def _checked(path: Path, settings: Config, store: Store | None) -> dict[str, Any
     site = settings.site(campaign.site)
     refused: str | None = None
     warnings: list[str] = []
+    spec, count = campaign.spec(next(campaign.points())), sum(1 for _ in campaign.points())
+    limits = {} if campaign.budget is None else campaign.budget.limits
+    ceiling = Ceiling(path.stem, "", limits, campaign.schedule.timezone)
     try:
-        warnings = look(campaign.spec(next(campaign.points())), site, store, campaign=True)
+        warnings = look(spec, site, store, campaign=True)
+        held(spec, settings, store, ceiling=ceiling, jobs=count)
     except RefusedError as error:
         refused = str(error)
     return {
@@ -127,7 +132,7 @@ def _checked(path: Path, settings: Config, store: Store | None) -> dict[str, Any
         "schedule": campaign.schedule.words,
         "timezone": campaign.schedule.timezone,
         "paused": campaign.paused,
-        "jobs_per_run": sum(1 for _ in campaign.points()),
+        "jobs_per_run": count,
         "at_once": campaign.at_once,
         "next_runs": list(itertools.islice(times(campaign, after=time.time()), 10)),
         "refused": refused,

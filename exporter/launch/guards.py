@@ -127,7 +127,15 @@ def hold(
     return kept, warnings
 
 
-def held(spec: Spec, config: Config, store: Store | None, *, over_budget: bool = False) -> list[str]:
+def held(
+    spec: Spec,
+    config: Config,
+    store: Store | None,
+    *,
+    over_budget: bool = False,
+    ceiling: Ceiling | None = None,
+    jobs: int = 1,
+) -> list[str]:
     """Holds a launch as `hold` does, to know beforehand; returns what to tell whoever launches it over a budget.
 
     Where there is no store yet nothing is known of balances, and nothing is paid or waits.
@@ -139,7 +147,7 @@ def held(spec: Spec, config: Config, store: Store | None, *, over_budget: bool =
     if store is None:
         return []
     with store.snapshot() as connection:
-        return hold(connection, spec, config, over_budget=over_budget)[1]
+        return hold(connection, spec, config, over_budget=over_budget, ceiling=ceiling, jobs=jobs)[1]
 
 
 def _refusals(
@@ -287,7 +295,7 @@ def _under_floor(
         if isinstance(one.price, Price) and (one.price.kind, one.price.unit) == (price.kind, price.unit)
     ]
     reckoned = min(told[0].updated_time or read, read)
-    late = holds.late_bills(connection, project, price.kind, price.unit, since=reckoned - LAG_SECONDS)
+    late = holds.late_costs(connection, project, price.kind, price.unit, since=reckoned - LAG_SECONDS)
     remaining = Decimal(str(told[0].remaining))
     taken = sum(held, Decimal(0)) + sum((Decimal(str(units)) for units in late), Decimal(0))
     left = remaining - taken - price.units

@@ -111,11 +111,20 @@ def costs_of_campaign(connection: sqlite3.Connection, campaign: str, *, since: f
     ]
 
 
-def late_bills(connection: sqlite3.Connection, project: str, kind: str, unit: str, *, since: float) -> list[float]:
-    """Returns the bills of a project's jobs that have ended since then: a balance may not have them yet."""
+def late_costs(connection: sqlite3.Connection, project: str, kind: str, unit: str, *, since: float) -> list[float]:
+    """Returns what a project's jobs cost that have ended since then: a balance may not have it yet.
+
+    By their bills; of one whose bill nobody will tell, what it was priced at its launch. One whose bill is awaited is
+    among those that aren't paid, see `unpaid.unpaid`.
+    """
     rows = connection.execute(
-        "SELECT b.units FROM bills b JOIN jobs j ON j.site = b.site AND j.job_id = b.job_id WHERE b.final = 1"
-        " AND b.kind = ? AND b.unit = ? AND coalesce(b.project, j.project) = ? AND j.final = 1 AND j.end_time > ?",
-        (kind, unit, project, since),
+        "SELECT coalesce(b.units, h.units) AS units FROM jobs j"
+        " LEFT JOIN bills b ON b.site = j.site AND b.job_id = j.job_id AND b.final = 1"
+        " LEFT JOIN submissions s ON s.site = j.site AND s.job_id = j.job_id LEFT JOIN holds h ON h.token = s.token"
+        " WHERE j.final = 1 AND j.end_time > ? AND coalesce(b.project, j.project) = ?"
+        " AND coalesce(b.kind, h.kind) = ? AND coalesce(b.unit, h.unit) = ?"
+        " AND (b.units IS NOT NULL OR NOT EXISTS (SELECT 1 FROM awaited_reports a WHERE a.site = j.site"
+        " AND a.job_id = j.job_id))",
+        (since, project, kind, unit),
     )
     return [row["units"] for row in rows]

@@ -84,6 +84,19 @@ def test_what_was_said_beforehand_is_what_comes(bench: Bench) -> None:
     assert bench.submitted() == 1
 
 
+def test_check_says_that_a_run_would_be_refused_and_a_launch_by_hand_is_with_exit_4(
+    bench: Bench, config_path: Path
+) -> None:
+    bench.write("budget: {month: 5}\n")
+    bench.look()
+    checked = rayslurm("campaigns", "check", "--json", config=config_path)
+    (told,) = json.loads(checked.stdout)["campaigns"]
+    assert "its budget.month is 5 cpu BU" in told["refused"]
+    done = rayslurm("launch", "nightly", config=config_path)
+    assert done.returncode == 4, done.stderr
+    assert "its budget.month is 5 cpu BU" in done.stderr
+
+
 def test_all_jobs_of_a_matrix_are_asked_for_beforehand(bench: Bench) -> None:
     bench.write("budget: {run: 11}\nmatrix: {SEED: [1, 2, 3]}\nat_once: 3\n")
     bench.look()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from exporter.budgets import Budget
 from exporter.campaigns.model import Campaign, Retries, Schedule
 from exporter.config import (
     BudgetSettings,
@@ -51,6 +52,11 @@ def test_every_key_of_a_campaign_is_documented() -> None:
     documented = set(re.findall(r"`([a-z_]+)`", page))
     own = (set(Campaign.model_fields) - set(Spec.model_fields)) | set(Schedule.model_fields) | set(Retries.model_fields)
     assert own - documented == set()
+
+
+def test_every_period_of_a_budget_is_documented() -> None:
+    page = (TOP / "docs/budgets.md").read_text()
+    assert all(f"{period}: " in page for period in Budget.model_fields)
 
 
 @pytest.mark.parametrize("page", [*sorted(TOP.glob("docs/**/*.md")), TOP / "README.md", TOP / "tests/lab/README.md"])

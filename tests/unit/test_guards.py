@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 import tempfile
 import threading
@@ -220,6 +221,15 @@ def test_what_ended_after_the_balance_was_reckoned_is_taken_off(bench: Bench) ->
     bench.launch()
 
 
+def test_what_ended_and_will_never_be_billed_is_taken_off_at_its_price(bench: Bench) -> None:
+    bench.config = with_floors(bench.config, {PROJECT: {"cpu": 50}})
+    left(bench.store, 55, now=bench.clock.now)
+    first = bench.launch()
+    ends(bench.store, first, None, now=bench.clock.now)
+    with pytest.raises(OverBudgetError, match=r"1 job ended lately and cost 5\.00"):
+        bench.launch()
+
+
 def test_of_a_project_that_is_lost_nothing_is_left_that_is_known(bench: Bench) -> None:
     bench.config = with_floors(bench.config, {PROJECT: {"cpu": 0}})
     left(bench.store, 1e6, now=bench.clock.now)
@@ -302,7 +312,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Config:
     return load_config(folder / "rayslurm.yaml")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(STEPS, st.floats(1, 60), st.none() | st.floats(1, 40), st.none() | st.floats(1, 30), st.floats(0, 300))
 def test_no_sequence_of_launches_passes_a_budget_or_a_floor(
     shared: Config,
@@ -316,7 +326,7 @@ def test_no_sequence_of_launches_passes_a_budget_or_a_floor(
     budget = Budget(month=month, week=week, run=run)
     zone = ZoneInfo("Europe/Helsinki")
     config = with_floors(shared, {PROJECT: {"cpu": 50}})
-    clock, number, launched = Clock(1_795_000_000.0), 0, list[submissions.Submission]()
+    clock, numbers, launched = Clock(1_795_000_000.0), itertools.count(1000), list[submissions.Submission]()
     with (
         tempfile.TemporaryDirectory() as folder,
         Store(Path(folder) / "store.sqlite3") as store,
@@ -326,8 +336,7 @@ def test_no_sequence_of_launches_passes_a_budget_or_a_floor(
         read = clock.now
 
         def try_one(into: Store, hours: int, which: int) -> submissions.Submission | None:
-            nonlocal number
-            number += 1
+            number = next(numbers)
             token = f"t{number}"
             spec = make_spec(cluster={**SPEC["cluster"], "time": f"{hours}h"})
 
@@ -346,9 +355,7 @@ def test_no_sequence_of_launches_passes_a_budget_or_a_floor(
                 into.write(intend)
             except OverBudgetError:
                 return None
-            return into.write(
-                lambda connection: submissions.submitted(connection, token, str(1000 + number), now=clock.now)
-            )
+            return into.write(lambda connection: submissions.submitted(connection, token, str(number), now=clock.now))
 
         def race(hours: int, which: int) -> list[submissions.Submission]:
             found: list[submissions.Submission | None] = []

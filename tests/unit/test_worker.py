@@ -26,6 +26,7 @@ PROBES = {
     "certificate",
     "submissions",
     "runs",
+    "budgets",
     "campaigns",
     "continuations",
     "partitions",
