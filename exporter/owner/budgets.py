@@ -69,9 +69,14 @@ class Budgets(Unhurried):
                 for job in overspending.capped(connection, site)
                 if (reason := _over_cap(connection, job, scaled=context.site.scaled, now=now))
             ]
-        context.store.write(
-            lambda connection: campaign_budgets.replace_all(connection, site, states, overdraws, now=now)
-        )
+            kept = (
+                [one for one in campaign_budgets.states(connection) if one.site == site],
+                [one for one in campaign_budgets.overdraws(connection) if one.site == site],
+            )
+        if kept != (sorted(states, key=lambda one: (one.campaign, one.period)), overdraws):
+            context.store.write(
+                lambda connection: campaign_budgets.replace_all(connection, site, states, overdraws, now=now)
+            )
         for job, reason in over:
             self._follow(context, job, reason)
         return LOOK_SECONDS
