@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from exporter.campaigns.due import decide_times
 from exporter.campaigns.model import Campaign, read_campaign
 from exporter.config import Config
 from exporter.errors import ConfigError, RefusedError
@@ -16,7 +18,12 @@ from exporter.store import campaigns
 from exporter.store.campaigns import CampaignRow
 from exporter.store.db import Store
 
+_log = logging.getLogger(__name__)
+
 SUFFIXES = (".yaml", ".yml")
+
+GONE_SECONDS = 60.0
+"""How long a file must be away until it counts as removed: editors and version control put a new one in its place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,24 +54,31 @@ class CampaignFiles:
         self._store = store
         self._lock = threading.Lock()
         self._seen: dict[str, tuple[int, int, int]] | None = None
+        self._away: dict[str, float] = {}
 
     def changed(self) -> bool:
-        """Tells whether a file came, went or changed since the last `take_in`."""
+        """Tells whether a file came, went or changed since the last `take_in`, or one is away that may come back."""
         with self._lock:
-            return self._seen is None or self._signature() != self._seen
+            return self._seen is None or bool(self._away) or self._signature() != self._seen
 
     def take_in(self, *, now: float) -> Mapping[str, str]:
         """Reads all files and keeps what they say.
+
+        The times that have come until now are decided by what was said before, whichever site they are of.
 
         Args:
             now: epoch seconds.
 
         Returns:
-            What is wrong, by path; the campaigns of these files stay as they were.
+            What is wrong, by path; the campaigns of these files stay as they were. A folder that is away is an error as
+            well where campaigns came from it.
         """
         with self._lock:
             signature = self._signature()
             found = read_folder(self._config)
+            errors = dict(found.errors)
+            away: dict[str, float] = {}
+            folder = self._config.campaigns_dir
 
             def keep(connection: sqlite3.Connection) -> None:
                 known = {row.name: row for row in campaigns.campaigns(connection)}
@@ -72,6 +86,8 @@ class CampaignFiles:
                     row = known.get(name)
                     if row is not None and row.present and (row.file, row.text) == (str(path), text):
                         continue
+                    if row is not None:
+                        _decide_by(connection, row, now=now)
                     campaigns.keep(
                         connection,
                         name=name,
@@ -82,15 +98,26 @@ class CampaignFiles:
                         paused=campaign.paused,
                         now=now,
                     )
-                for row in known.values():
-                    if row.present and row.name not in found.names:
-                        campaigns.leave(connection, row.name)
-                campaigns.note_reload(connection, found.errors, now=now)
+                missing = [row for row in known.values() if row.present and row.name not in found.names]
+                if missing and folder is not None and not folder.is_dir():
+                    errors[str(folder)] = (
+                        f"{folder}: is not there, so its campaigns go on as they were; put it back, or pause them with "
+                        "`rayslurm campaigns pause`"
+                    )
+                    missing = []
+                for row in missing:
+                    since = min(self._away.get(row.name, now), now)
+                    if now - since < GONE_SECONDS:
+                        away[row.name] = since
+                        continue
+                    _decide_by(connection, row, now=now)
+                    campaigns.leave(connection, row.name)
+                campaigns.note_reload(connection, errors, now=now)
                 campaigns.sweep(connection, now=now)
 
             self._store.write(keep)
-            self._seen = signature
-            return found.errors
+            self._seen, self._away = signature, away
+            return errors
 
     def _signature(self) -> dict[str, tuple[int, int, int]]:
         signature = {}
@@ -160,3 +187,13 @@ def campaign_of(row: CampaignRow | campaigns.RunRow) -> Campaign:
         ConfigError: an earlier version of rayslurm read it, and this one doesn't.
     """
     return read_campaign(row.text, Path(row.file))
+
+
+def _decide_by(connection: sqlite3.Connection, row: CampaignRow, *, now: float) -> None:
+    """Decides what came until now by what a file said before it changed."""
+    try:
+        campaign = campaign_of(row)
+    except ConfigError as error:  # what it says now decides from where the last decision ended
+        _log.warning("campaign %s: what its file said before can't be read any more: %s", row.name, error)
+        return
+    decide_times(connection, row, campaign, now=now, next_due=row.next_due)

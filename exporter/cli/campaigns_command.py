@@ -267,7 +267,10 @@ def _row_json(row: CampaignRow, last: RunRow | None, going: list[RunRow]) -> dic
 
 
 def _zone(row: CampaignRow) -> str:
-    campaign: Campaign = campaign_of(row)
+    try:
+        campaign: Campaign = campaign_of(row)
+    except ConfigError:  # by an earlier version; the list tells that its file is broken
+        return "UTC"
     return campaign.schedule.timezone
 
 

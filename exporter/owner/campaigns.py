@@ -11,12 +11,11 @@ import logging
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
+from exporter.campaigns.due import decide_times, moment
 from exporter.campaigns.files import CampaignFiles, campaign_of
 from exporter.campaigns.model import Campaign
-from exporter.campaigns.plan import decide
 from exporter.campaigns.schedule import times
 from exporter.config import Config
 from exporter.errors import (
@@ -73,12 +72,12 @@ class Campaigns(Unhurried):
         """See `Probe.run`."""
         site = context.site.name
         if self.files.changed():
-            self._decide(context)  # by what the files said until now
             for path, error in self.files.take_in(now=context.clock()).items():
                 _log.warning("campaigns: %s: the last good one stays: %s", path, error)
         next_due = self._decide(context)
         with context.store.snapshot() as connection:
-            going = campaigns.active(connection, site)
+            mine = {run.campaign for run in campaigns.active(connection, site)}
+            going = [run for run in campaigns.active(connection) if run.campaign in mine]
         launches = LAUNCHES_PER_LOOK
         fault: RayslurmError | None = None
         for _, runs in itertools.groupby(going, key=lambda run: run.campaign):
@@ -130,10 +129,10 @@ class Campaigns(Unhurried):
         campaign, due = campaign_of(row), context.clock()
 
         def begin(connection: sqlite3.Connection) -> RunRow:
-            going = [run for run in campaigns.active(connection, row.site) if run.campaign == name]
+            going = [run for run in campaigns.active(connection) if run.campaign == name]
             if going and campaign.concurrency == "forbid":
                 raise RefusedError(
-                    f"campaign {name}: its run of {_words(going[0].due)} still goes on (concurrency: forbid); cancel "
+                    f"campaign {name}: its run of {moment(going[0].due)} still goes on (concurrency: forbid); cancel "
                     "its jobs, or wait"
                 )
             campaigns.start(connection, row, due, campaign.points(), manual=True, now=due)
@@ -141,7 +140,7 @@ class Campaigns(Unhurried):
 
         context.store.write(begin)
         with context.store.snapshot() as connection:
-            going = [run for run in campaigns.active(connection, row.site) if run.campaign == name]
+            going = [run for run in campaigns.active(connection) if run.campaign == name]
         self._go_on(context, going, LAUNCHES_PER_LOOK)
         with context.store.snapshot() as connection:
             run = next(run for run in campaigns.history(connection, name, most=1000) if run.due == due)
@@ -157,7 +156,10 @@ class Campaigns(Unhurried):
         for row in known:
             if not row.present:
                 continue
-            campaign = campaign_of(row)
+            try:
+                campaign = campaign_of(row)
+            except ConfigError:  # by an earlier version; its file is told as broken, or was mended since
+                continue
             now = context.clock()
             next_due = next(times(campaign, after=now), None)
 
@@ -168,7 +170,7 @@ class Campaigns(Unhurried):
                 now: float = now,
                 next_due: float | None = next_due,
             ) -> None:
-                _decide_one(connection, row, campaign, now=now, next_due=next_due)
+                decide_times(connection, row, campaign, now=now, next_due=next_due)
 
             if row.next_due != next_due or row.decided + _REFRESH_SECONDS < now:
                 context.store.write(change)
@@ -180,6 +182,9 @@ class Campaigns(Unhurried):
         """Looks after the runs of one campaign, oldest first; returns how many jobs may still be launched now."""
         first = True
         for run in runs:
+            if run.site != context.site.name:  # its file named another site then, whose worker looks after it
+                first = False
+                continue
             with context.store.snapshot() as connection:
                 points = [_followed(connection, run, point) for point in campaigns.jobs_of(connection, run)]
                 row = campaigns.find(connection, run.campaign)
@@ -197,9 +202,9 @@ class Campaigns(Unhurried):
                         connection, run, points, now=context.clock()
                     )
                 )
-                _log.info("site %s: campaign %s: its run of %s: %s", run.site, run.campaign, _words(run.due), outcome)
-            else:
-                first = False  # what comes after it waits
+                _log.info("site %s: campaign %s: its run of %s: %s", run.site, run.campaign, moment(run.due), outcome)
+            elif run.manual or row is None or not row.rests or any(point.state == "launched" for point in now_points):
+                first = False  # what comes after it waits, unless it is itself held back
         return launches
 
     def _launch_some(
@@ -270,32 +275,6 @@ def ceiling(campaign: Campaign, run: RunRow) -> Ceiling:
     return Ceiling(run.campaign, f"{run.due:.3f}", limits, campaign.schedule.timezone)
 
 
-def _decide_one(
-    connection: sqlite3.Connection, row: CampaignRow, campaign: Campaign, *, now: float, next_due: float | None
-) -> None:
-    """Writes down what comes of a campaign's times, in one transaction with up to when they are decided."""
-    current = campaigns.find(connection, row.name)
-    if current is None or current.text != row.text:  # changed meanwhile
-        return
-    if current.rests:
-        campaigns.note_decided(connection, row.name, until=now, next_due=next_due)
-        return
-    states = [run.state for run in campaigns.active(connection, row.site) if run.campaign == row.name]
-    plan = decide(
-        campaign,
-        decided=current.decided,
-        now=now,
-        active=states.count("running"),
-        waiting=states.count("waiting"),
-    )
-    for missed in plan.missed:
-        if campaigns.miss(connection, current, missed.due, missed.reason, now=now):
-            _log.warning("campaign %s: its run of %s is missed: %s", row.name, _words(missed.due), missed.reason)
-    if plan.run is not None:
-        campaigns.start(connection, current, plan.run, campaign.points(), now=now)
-    campaigns.note_decided(connection, row.name, until=plan.until, next_due=next_due)
-
-
 def _followed(
     connection: sqlite3.Connection, run: RunRow, point: JobPoint
 ) -> tuple[JobPoint, tuple[str, str | None] | None]:
@@ -356,7 +335,3 @@ def _point_json(connection: sqlite3.Connection, point: JobPoint) -> dict[str, An
         "job_id": None if submission is None else submission.job_id,
         "reason": point.reason,
     }
-
-
-def _words(due: float) -> str:
-    return f"{datetime.fromtimestamp(due, UTC):%Y-%m-%d %H:%M:%S} UTC"
