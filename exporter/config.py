@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Field, PlainValidator, field_validator, model_validator
 
+from exporter.archive_settings import ArchiveSettings
 from exporter.errors import ConfigError
 from exporter.sites import SiteProfile, profiles
 from exporter.sites.overrides import PartitionOverrides, PolicyOverrides, SiteOverrides, overridden
@@ -244,6 +245,7 @@ class Config(FileModel):
     sites: dict[Name, SiteSettings] = Field(min_length=1)
     vm: VmSettings | None = None
     metrics: MetricsSettings = MetricsSettings()
+    archive: ArchiveSettings | None = None
 
     @model_validator(mode="after")
     def _listen_address(self) -> Self:

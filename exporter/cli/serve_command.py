@@ -12,6 +12,7 @@ from types import FrameType
 import typer
 import uvicorn
 
+from exporter.archive.uploading import Archiver, open_counters
 from exporter.cli.context import ConfigOption, add_command, open_store, read_config
 from exporter.config import Config
 from exporter.config_files import check_files
@@ -53,6 +54,7 @@ def serve(config: ConfigOption = None) -> None:
 def _serve(config: Config, store: Store) -> None:
     owner = Owner(config, store)
     listener = _listen(config)
+    archiver = Archiver(config, store) if config.archive is not None else None
     app = make_app(Renderer(store, config), Pages(store, config), Discovery(store, config), owner.ready)
     server = uvicorn.Server(
         uvicorn.Config(app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=2)
@@ -61,6 +63,9 @@ def _serve(config: Config, store: Store) -> None:
     # uvicorn ends its own work on a signal and then raises it again; SIGTERM must not skip what comes after.
     signal.signal(signal.SIGTERM, _interrupt)
     owner.start()
+    if archiver is not None:
+        open_counters(store)
+        archiver.start()
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     typer.echo(f"rayslurm: serving {url}/metrics, and {url}/ for people")
     sys.stdout.flush()
@@ -69,6 +74,8 @@ def _serve(config: Config, store: Store) -> None:
     except KeyboardInterrupt:
         pass
     finally:
+        if archiver is not None:
+            archiver.stop()
         owner.stop()
 
 

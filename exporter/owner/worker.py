@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from exporter.archive.collect import Collecting
 from exporter.config import Config
 from exporter.errors import RayslurmError, StoreError
 from exporter.launch.bundle import sweep as sweep_bundles
@@ -65,7 +66,10 @@ class SiteWorker(threading.Thread):
         self._tasks: queue.PriorityQueue[_Task] = queue.PriorityQueue()
         self._numbers = itertools.count()
         self._probes: dict[str, Probe] = {name: make() for name, make in probe_makers().items()}
-        for probe in (Consequences(), Continuations(config)):
+        looking_after: list[Probe] = [Consequences(), Continuations(config)]
+        if config.archive is not None:
+            looking_after.append(Collecting(config))
+        for probe in looking_after:
             self._probes[probe.name] = probe
         self._queued: set[str] = set()
         self._lock = threading.Lock()
