@@ -18,7 +18,7 @@ from typing import Any
 from exporter import __version__
 from exporter.archive.layout import VERSION
 from exporter.archive.redact import Redactor
-from exporter.archive.spool import Spool, filling, read_draft, spool_folder, spooled_bytes
+from exporter.archive.spool import PACKED, Spool, filling, read_draft, spool_folder, spooled_bytes
 from exporter.archive_settings import ArchiveSettings
 from exporter.client.transport import RemoteFound
 from exporter.config import Config
@@ -50,7 +50,6 @@ _OWN = ("summary.json", "manifest.json", "work.diff")
 _SECRET_FILE = "ray_auth_token"  # noqa: S105 - its name: it is read to be looked for in the others, and never kept
 _WORK = "work"
 _SECRET_NAME = re.compile(r"(?i)secret|token|passw|key|credential|auth")
-_PACKED = (".tar.gz", ".tgz")
 _MAGIC_BYTES = 8192
 
 
@@ -208,7 +207,7 @@ def _take(  # noqa: PLR0917 - likewise
         spool.leave_out(name, source, "more than archive.max_job", found.size)
         return 0
     most = min(settings.max_file, room)
-    packed = name.endswith(_PACKED)
+    packed = name.endswith(PACKED)
     begin = b"".join(found.pieces(0, min(_MAGIC_BYTES, found.size)))
     text = b"\0" not in begin
     if packed and found.size <= room:

@@ -116,7 +116,7 @@ class Redactor:
             line = pattern.sub(self._mark, line)
         for pattern in _AFTER:
             line = pattern.sub(self._after, line)
-        line = _OPTION.sub(self._named, line)
+        line = _OPTION.sub(self._option, line)
         return _NAMED.sub(self._named, line)
 
     def _mark(self, _: re.Match[bytes]) -> bytes:
@@ -128,6 +128,12 @@ class Redactor:
             return match[0]
         self.count += 1
         return match[1] + MARK
+
+    def _option(self, match: re.Match[bytes]) -> bytes:
+        if match["value"] in MARK or match["value"].startswith(b"-"):
+            return match[0]
+        self.count += 1
+        return match["name"] + match["between"] + MARK
 
     def _named(self, match: re.Match[bytes]) -> bytes:
         value = match["value"]

@@ -20,6 +20,10 @@ from exporter.archive.redact import Redactor
 from exporter.errors import ArchiveError
 
 DRAFT = "draft.json"
+
+PACKED = (".tar.gz", ".tgz")
+"""How the names of packed files end."""
+
 _READ_BYTES = 1024**2
 _MEMBER_BYTES = 4 * 1024**2
 """A larger file of a packed one is kept on disk while its secrets are taken out."""
@@ -160,11 +164,15 @@ class Spool:
         with _local():
             number, path = tempfile.mkstemp(dir=self.folder, prefix="new-")
         try:
-            with os.fdopen(number, "wb") as file:
+            file = os.fdopen(number, "wb")
+            try:
                 yield Path(path), _LocalFile(file)
                 with _local():
                     file.flush()
                     os.fsync(file.fileno())
+            finally:
+                with _local():
+                    file.close()
         except BaseException:
             Path(path).unlink(missing_ok=True)
             raise
@@ -241,7 +249,10 @@ def spooled_jobs(state_dir: Path) -> list[str]:
 
 
 def _repack(raw: Path, into: gzip.GzipFile, redactor: Redactor, most: int) -> None:
-    """Copies a packed file into a new one, without secrets and without what no plain file is."""
+    """Copies a packed file into a new one, without secrets and without what no plain file is.
+
+    What is packed in it, such as the logs of each node, is treated likewise.
+    """
     with (
         raw.open("rb") as file,
         tarfile.open(fileobj=file, mode="r|gz") as old,
@@ -252,14 +263,32 @@ def _repack(raw: Path, into: gzip.GzipFile, redactor: Redactor, most: int) -> No
             content = old.extractfile(member) if member.isreg() else None
             if content is None:
                 continue
-            with tempfile.SpooledTemporaryFile(_MEMBER_BYTES, dir=str(raw.parent)) as clean:
-                for piece in redactor.stream(_at_most(content, left)):
-                    clean.write(piece)
+            with _local(), tempfile.SpooledTemporaryFile(_MEMBER_BYTES, dir=str(raw.parent)) as clean:
+                if member.name.endswith(PACKED):
+                    _repack_inner(content, cast("IO[bytes]", clean), redactor, left, raw.parent)
+                else:
+                    for piece in redactor.stream(_at_most(content, left)):
+                        clean.write(piece)
                 entry = tarfile.TarInfo(member.name)
                 entry.size, entry.mtime, entry.mode = clean.tell(), member.mtime, 0o600
                 left -= min(left, member.size)
                 clean.seek(0)
                 new.addfile(entry, clean)
+
+
+def _repack_inner(content: IO[bytes], clean: IO[bytes], redactor: Redactor, most: int, folder: Path) -> None:
+    """Writes what is packed in a packed file, without secrets; of what cannot be unpacked it says so."""
+    with tempfile.NamedTemporaryFile(dir=folder) as inner:
+        for piece in _at_most(content, most):
+            inner.write(piece)
+        inner.flush()
+        try:
+            with gzip.GzipFile(filename="", mode="wb", fileobj=clean, mtime=0) as zipped:
+                _repack(Path(inner.name), zipped, redactor, most)
+        except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+            clean.seek(0)
+            clean.truncate()
+            clean.write(f"[left out: it cannot be unpacked, so that secrets in it cannot be found: {error}]\n".encode())
 
 
 def _at_most(content: IO[bytes], most: int) -> Iterator[bytes]:

@@ -138,9 +138,7 @@ def verify(
             typer.echo(fault)
         typer.echo(f"{found.jobs} jobs, {found.objects} objects, {found.sound} of them as they were written")
         if found.loose:
-            say(
-                f"{found.loose} objects belong to no manifest: those of jobs on their way, or of manifests that are gone"
-            )
+            say(f"{found.loose} objects belong to no manifest: of jobs on their way, or of manifests that are gone")
     if found.faults:
         raise typer.Exit(1)
 

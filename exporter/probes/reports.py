@@ -101,6 +101,7 @@ def _of_job(parsed: Parsed[SeffReport], job_id: str) -> SeffReport:
 def keep_report(
     connection: sqlite3.Connection, context: ProbeContext, job_id: str, report: SeffReport, raw: str
 ) -> None:
+    """Takes in what `seff` says of a job that the store knows; `raw` is the digest of its text."""
     site, now = context.site.name, context.clock()
     (job,) = jobs.find(connection, job_id, site)
     by_accounting = [known for known in reports.of_job(connection, site, job_id) if known.source == "sacct"]

@@ -39,10 +39,14 @@ class Rgw:
 
     def begin(self) -> None:
         """Starts everything."""
-        self._ceph = subprocess.Popen(
-            [str(SERVER), str(self.folder), str(free_port()), str(self.port)], stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=(self.folder / "server.err").open("wb"), text=True,
-        )  # fmt: skip
+        with (self.folder / "server.err").open("wb") as errors:
+            self._ceph = subprocess.Popen(
+                [str(SERVER), str(self.folder), str(free_port()), str(self.port)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
         assert self._ceph.stdout is not None
         said = self._ceph.stdout.readline()
         assert said.strip() == "ready", (self.folder / "server.err").read_text()
@@ -51,10 +55,14 @@ class Rgw:
 
     def start(self) -> None:
         """Starts the gateway, and waits until it answers."""
-        self._gateway = subprocess.Popen(
-            ["radosgw", "-n", "client.rgw", "-f"], env=self._environment, stdin=subprocess.DEVNULL,
-            stdout=(self.folder / "log/rgw.out").open("ab"), stderr=subprocess.STDOUT,
-        )  # fmt: skip
+        with (self.folder / "log/rgw.out").open("ab") as log:
+            self._gateway = subprocess.Popen(
+                ["radosgw", "-n", "client.rgw", "-f"],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
         end = time.monotonic() + 90
         while time.monotonic() < end:
             with socket.socket() as probe:
@@ -77,6 +85,8 @@ class Rgw:
         assert self._ceph.stdin is not None
         self._ceph.stdin.close()
         self._ceph.wait(30)
+        assert self._ceph.stdout is not None
+        self._ceph.stdout.close()
 
     def user(self, name: str, key: str, secret: str) -> None:
         self.admin("user", "create", "--uid", name, "--display-name", name, "--access-key", key, "--secret-key", secret)
