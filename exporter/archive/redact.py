@@ -17,8 +17,8 @@ _OVERLAP = 4096
 """How much of such a piece is looked at again with the next one, so that no secret is cut in two."""
 
 _NAME = (
-    rb"[\w.-]*(?:secret|token|passw(?:or)?d|passphrase|api[_-]?key|access[_-]?key|private[_-]?key|auth[_-]?key"
-    rb"|credential)[\w.-]*"
+    rb"[\w.-]{0,64}(?:secret|token|passw(?:or)?d|passphrase|api[_-]?key|access[_-]?key|private[_-]?key|auth[_-]?key"
+    rb"|credential)[\w.-]{0,64}"
 )
 _VALUE = rb"[^\s\"',;&<>()\[\]{}\\]{4,}"
 
@@ -49,10 +49,16 @@ _AFTER = tuple(
     for pattern in (
         rb"(?i)((?:authorization|cookie)[\"']?\s*[:=]\s*[\"']?(?:(?:basic|bearer|token|digest)\s+)?)[^\s\"',;]{4,}",
         rb"(?i)(\bbearer\s+)[A-Za-z0-9._~+/=-]{8,}",
-        rb"([A-Za-z][A-Za-z0-9+.-]*://[^\s/:@\"']*:)[^\s/@\"']+(?=@)",
+        rb"(\b[A-Za-z][A-Za-z0-9+.-]{0,20}://[^\s/:@\"']{0,256}:)[^\s/@\"']+(?=@)",
         rb"(?i)([?&](?:x-amz-(?:signature|credential|security-token)|signature|sig|key)=)[^\s&\"']+",
     )
 )
+_HINT = re.compile(
+    rb"secret|token|passw|passphrase|key|credential|aws_|://|bearer|authorization|cookie|akia|asia|gh[pousr]_|github_pat"
+    rb"|glpat|hf_|sk-|xox|eyj|[?&]sig"
+)
+"""Without any of these, in lower case, none of the patterns above is found: most lines are done with then."""
+
 _KEY_BEGIN = re.compile(rb"-----BEGIN [A-Z0-9 ]*PRIVATE KEY( BLOCK)?-----")
 _KEY_END = re.compile(rb"-----END [A-Z0-9 ]*PRIVATE KEY( BLOCK)?-----")
 
@@ -96,7 +102,7 @@ class Redactor:
         """Gives a text without secrets, line by line; it is never in memory as a whole."""
         in_key = False
         for line in _lines(pieces):
-            begins = _KEY_BEGIN.search(line)
+            begins = _KEY_BEGIN.search(line) if b"-----BEGIN " in line else None
             if in_key or begins:
                 ends = _KEY_END.search(line, begins.end() if begins else 0)
                 if not in_key and begins:
@@ -112,6 +118,8 @@ class Redactor:
     def _line(self, line: bytes) -> bytes:
         if self._known is not None:
             line = self._known.sub(self._mark, line)
+        if _HINT.search(line.lower()) is None:
+            return line
         for pattern in _SHAPES:
             line = pattern.sub(self._mark, line)
         for pattern in _AFTER:

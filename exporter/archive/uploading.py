@@ -41,6 +41,9 @@ RETRY_SECONDS = (30.0, 60.0, 120.0, 300.0, 600.0, 900.0)
 """How long to wait after each time that it went wrong."""
 
 _END_SECONDS = 5.0
+_OF_ONE_JOB = frozenset({"damaged", "missing", "archive"})
+"""What goes wrong with one job; all else, such as a service that can't be reached, concerns every job, so all wait."""
+
 _OUTCOMES = ("uploaded", "present", "failed", "given_up")
 
 
@@ -118,7 +121,13 @@ class Archiver(threading.Thread):
             try:
                 self._one(entry)
             except (RayslurmError, OSError) as error:
-                return self._failed(entry, error)
+                of_all = not isinstance(error, OSError) and error.reason not in _OF_ONE_JOB
+                wait = self._failed(entry, error, self._failures if of_all else entry.tries)
+                if of_all:
+                    self._failures += 1
+                    self._bucket, self._checked = None, 0.0  # the credentials may be corrected meanwhile
+                    return wait
+                continue
             self._failures = 0
         return self._look
 
@@ -148,11 +157,9 @@ class Archiver(threading.Thread):
             self._checked = now
         return self._bucket
 
-    def _failed(self, entry: Entry, error: Exception) -> float:
-        """Notes what went wrong: most of it, such as an unreachable service, concerns all jobs, so all wait."""
-        self._bucket, self._checked = None, 0.0  # the credentials' file may have been corrected meanwhile
-        wait = RETRY_SECONDS[min(self._failures, len(RETRY_SECONDS) - 1)]
-        self._failures += 1
+    def _failed(self, entry: Entry, error: Exception, failures: int) -> float:
+        """Notes what went wrong with a job after so many failures; returns how long it waits, in seconds."""
+        wait = RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)]
         now, words = self._clock(), str(error)
         given_up = now - entry.since > self._settings.give_up_after
 

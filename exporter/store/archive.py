@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from exporter.store import counters
@@ -55,10 +57,11 @@ def queue_ended(connection: sqlite3.Connection, site: str, *, now: float, patien
     """
     return connection.execute(
         "INSERT INTO archive_jobs (site, job_id, end_time, state, since, updated)"
-        " SELECT j.site, j.job_id, coalesce(j.end_time, j.seen, 0), 'waiting', :now, :now FROM jobs j"
+        " SELECT j.site, j.job_id, CAST(coalesce(j.end_time, j.seen) AS INTEGER), 'waiting', :now, :now FROM jobs j"
         " JOIN tracked t ON t.site = j.site AND t.root_id = j.root_id"
         " LEFT JOIN archive_jobs a ON a.site = j.site AND a.job_id = j.job_id"
-        " WHERE j.site = :site AND j.final = 1 AND (a.job_id IS NULL OR a.end_time != coalesce(j.end_time, j.seen, 0))"
+        " WHERE j.site = :site AND j.final = 1"
+        " AND (a.job_id IS NULL OR a.end_time != CAST(coalesce(j.end_time, j.seen) AS INTEGER))"
         " AND (coalesce(j.end_time, 0) < :now - :patience OR ("
         "   NOT EXISTS (SELECT 1 FROM awaited_reports w WHERE w.site = j.site AND w.job_id = j.job_id)"
         "   AND (t.token IS NULL OR ("
@@ -223,11 +226,13 @@ def raw_texts(
     connection: sqlite3.Connection, site: str, job_id: str, root_id: str, *, most: int
 ) -> list[dict[str, Any]]:
     """Returns what the site printed of a job's accounting and report, and the latest of each balance, newest first."""
-    rows = connection.execute(
-        "SELECT * FROM raw_outputs WHERE site = ? AND source IN ('sacct', 'seff')"
-        " AND (instr(text, ?) OR instr(text, ?)) ORDER BY last_seen DESC LIMIT ?",
-        (site, job_id, root_id, most),
-    ).fetchall()
+    named = re.compile(rf"(?<!\d)(?:{re.escape(job_id)}|{re.escape(root_id)})(?!\d)")
+    likely = connection.execute(
+        "SELECT * FROM raw_outputs WHERE site = ? AND source IN ('sacct', 'seff') AND instr(text, ?)"
+        " ORDER BY last_seen DESC",
+        (site, root_id),
+    )
+    rows = list(islice((row for row in likely if named.search(row["text"])), most))
     rows += connection.execute(
         "SELECT *, max(last_seen) FROM raw_outputs WHERE site = ?"
         " AND source IN ('csc-projects', 'lumi-allocations', 'project-file') GROUP BY source",

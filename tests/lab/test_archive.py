@@ -59,7 +59,7 @@ def test_what_a_ray_job_left_behind_is_in_the_bucket_in_at_most_ten_objects(
 
 
 def _follow(lab: Lab, ray_venv: Path, folder: Path, rgw: Rgw) -> None:
-    rayslurm = configure(lab, folder, ray=ray_venv)
+    rayslurm = configure(lab, folder, ray=ray_venv, seff="slurm")
     path = folder / "rayslurm.yaml"
     credentials = folder / "credentials"
     credentials.touch(0o600)

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,13 @@ def test_a_known_secret_is_found_however_a_text_comes_in_pieces(around: list[str
 def test_any_bytes_are_taken(content: bytes) -> None:
     once = b"".join(Redactor().stream([content]))
     assert b"".join(Redactor().stream([once])) == once
+
+
+@pytest.mark.parametrize("of", ["-", "a", ".", "a-", "eyJ", "=", "token", "://", "a:", "-----BEGIN ", "password "])
+def test_no_line_takes_for_ever(of: str) -> None:
+    began = time.process_time()
+    Redactor(["known-secret"]).text(of * (500_000 // len(of)))
+    assert time.process_time() - began < 10
 
 
 def test_keys_tell_site_project_day_and_job() -> None:
@@ -315,5 +323,8 @@ def test_a_folder_of_old_texts_becomes_jobs_with_their_bills(
         bill = bills.of_job(connection, "puhti2", "91")
         assert bill is not None
         assert bill.units == entries["79"].units
+    store.write(lambda connection: archive.queue_ended(connection, "puhti2", now=clock.now, patience=0))
+    with store.snapshot() as connection:
+        assert {entry.job_id for entry in archive.entries(connection)} == {"79", "80", "91"}
     again = import_texts(context, folder)
     assert (again.jobs, again.bills) == (0, 0)
