@@ -55,7 +55,7 @@ _AFTER = tuple(
 )
 _HINT = re.compile(
     rb"secret|token|passw|passphrase|key|credential|aws_|://|bearer|authorization|cookie|akia|asia|gh[pousr]_|github_pat"
-    rb"|glpat|hf_|sk-|xox|eyj|[?&]sig"
+    rb"|glpat|hf_|sk-|xox|eyj|[?&]sig|amz-"
 )
 """Without any of these, in lower case, none of the patterns above is found: most lines are done with then."""
 
