@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -131,14 +132,18 @@ def waiting(store: Store) -> int:
         return len(archive.entries(connection, unfinished=True))
 
 
-def archive_all(config: Config, store: Store, *, seconds: float = 120) -> None:
-    """Collects and uploads until nothing waits."""
+def archive_all(
+    config: Config, store: Store, *, seconds: float = 120, begun: Callable[[], None] = lambda: None
+) -> None:
+    """Collects and uploads until nothing waits; `begun` is called when the bucket has been looked at."""
     with store.snapshot() as connection:
         ids = [row["job_id"] for row in connection.execute("SELECT job_id FROM jobs WHERE final = 1")]
     files = {name: content for job_id in ids for name, content in files_of(job_id).items()}
     collecting, context = Collecting(config), context_of(config, store, files)
     archiver = Archiver(config, store)
     open_counters(store)
+    archiver._usable_bucket()
+    begun()
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         collecting.run(context)
@@ -155,8 +160,7 @@ def main() -> None:
     """Archives until it is killed or done; says when it begins."""
     config = load_config(Path(sys.argv[1]))
     with Store(config.store_path) as store:
-        print("begun", flush=True)
-        archive_all(config, store)
+        archive_all(config, store, begun=lambda: print("begun", flush=True))
 
 
 def summary() -> None:

@@ -54,10 +54,10 @@ class Rgw:
         self.user("test", "AKTEST", "SKTEST")
 
     def start(self) -> None:
-        """Starts the gateway, and waits until it answers."""
+        """Starts the gateway, which ends with this process, and waits until it answers."""
         with (self.folder / "log/rgw.out").open("ab") as log:
             self._gateway = subprocess.Popen(
-                ["radosgw", "-n", "client.rgw", "-f"],
+                ["setpriv", "--pdeathsig", "KILL", "radosgw", "-n", "client.rgw", "-f"],
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
