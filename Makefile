@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 PEERS := build/bench-venv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-check test crash-test tunnel-test money-test lint lab lab-down bench render lock clean
+.PHONY: help setup demo demo-check test crash-test tunnel-test money-test archive-test lint lab lab-down bench render lock clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -51,6 +51,13 @@ money-test: $(STAMP) ## Bill real jobs as each site does: estimates, bills, prin
 	@rm -f build/money-test.json
 	RAYSLURM_MONEY_FULL=1 RAYSLURM_MONEY_EVIDENCE=1 $(BIN)/python -m pytest $(MONEY_TESTS)
 	@$(BIN)/python -m tests.money
+
+archive-test: $(STAMP) ## Keep jobs in a real Ceph over TLS while everything fails in turn: none lost, none twice, a lost store comes back
+	@tests/prepare tests
+	@rm -f build/archive-test.json
+	RAYSLURM_ARCHIVE_KILLS=50 RAYSLURM_ARCHIVE_JOBS=100 RAYSLURM_ARCHIVE_MB=200 $(BIN)/python -m pytest \
+	  tests/integration/test_archive.py tests/unit/test_archive.py tests/lab/test_archive.py
+	@$(BIN)/python -m tests.ceph.archiving
 
 lint: $(STAMP) ## Check style and types
 	$(BIN)/ruff check .

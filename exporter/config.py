@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Field, PlainValidator, field_validator, model_validator
 
+from exporter.archive_settings import ArchiveSettings
 from exporter.budgets import Floors
 from exporter.errors import ConfigError
 from exporter.sites import SiteProfile, profiles
@@ -252,6 +253,7 @@ class Config(FileModel):
     metrics: MetricsSettings = MetricsSettings()
     campaigns_dir: UserPath | None = None
     floors: dict[OneLine, Floors] = Field(default_factory=dict)
+    archive: ArchiveSettings | None = None
 
     @model_validator(mode="after")
     def _listen_address(self) -> Self:

@@ -19,6 +19,11 @@ def check_files(config: Config) -> list[str]:
                 f"vm.user: {vm.user} is another account than {me}, who runs this; name its authorized_keys file in "
                 "vm.authorized_keys, or a key of yours at the site in vm.identity_file"
             )
+    if (archive := config.archive) is not None:
+        if archive.credentials_file is not None:
+            faults += _key_faults("archive.credentials_file", archive.credentials_file)
+        if archive.ca_bundle is not None and not archive.ca_bundle.is_file():
+            faults.append(f"archive.ca_bundle: {archive.ca_bundle} is missing")
     for name, site in config.resolved_sites.items():
         ssh = site.settings.ssh
         if ssh.key is not None:

@@ -9,6 +9,7 @@ RayslurmError
 │   └── OverBudgetError        it would cost more than a budget, a floor or its own cap allows
 ├── StoreError                 the store cannot be opened, read or written
 │   └── OwnerError             another process owns the sites
+├── ArchiveError               the archive's bucket cannot be used, or something in it is not what it should be
 └── SiteError                  talking to the site failed
     ├── ConnectError           no session: refused, unreachable, or no answer in time; nothing was sent
     │   ├── NoKeyError         there is no key to log in with; none was offered
@@ -87,6 +88,19 @@ class StoreError(RayslurmError):
 
 class OwnerError(StoreError):
     """Another process owns the sites of this store."""
+
+
+class ArchiveError(RayslurmError):
+    """The archive's bucket cannot be used, or something in it is not what it should be.
+
+    Attributes:
+        reason: `unreachable`, `tls`, `credentials`, `denied`, `no_bucket`, `public`, `full`, `damaged`, `missing` or
+            `archive`.
+    """
+
+    def __init__(self, message: str, reason: str = "archive") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class SiteError(RayslurmError):

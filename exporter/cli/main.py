@@ -34,6 +34,8 @@ COMMANDS = {
     "connect": ("connect_command", "Show how to reach the Ray of a running job."),
     "campaigns": ("campaigns_command", "Specs that are launched by a schedule."),
     "tunnels": ("tunnels_command", "The tunnels of jobs to this machine: ports, states, keys."),
+    "archive": ("archive_command", "What ended jobs left behind, kept in an S3 bucket."),
+    "import": ("import_command", "Read the archive back into an empty store, or a folder of old sacct and seff texts."),
     "parse": ("parse_command", "Read what a site printed and show the records."),
     "config": ("config_commands", "The configuration file."),
     "sites": ("sites_command", "What rayslurm knows of the sites, with page and date."),

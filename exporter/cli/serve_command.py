@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import typer
 import uvicorn
@@ -24,6 +25,9 @@ from exporter.tunnels.prober import TunnelProber
 from exporter.web.app import make_app
 from exporter.web.discovery import Discovery
 from exporter.web.pages import Pages
+
+if TYPE_CHECKING:
+    from exporter.archive.uploading import Archiver
 
 
 def register(app: typer.Typer) -> None:
@@ -53,6 +57,7 @@ def serve(config: ConfigOption = None) -> None:
 def _serve(config: Config, store: Store) -> None:
     owner = Owner(config, store)
     listener = _listen(config)
+    archiver = _archiver(config, store)
     app = make_app(Renderer(store, config), Pages(store, config), Discovery(store, config), owner.ready)
     server = uvicorn.Server(
         uvicorn.Config(app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=2)
@@ -61,6 +66,8 @@ def _serve(config: Config, store: Store) -> None:
     # uvicorn ends its own work on a signal and then raises it again; SIGTERM must not skip what comes after.
     signal.signal(signal.SIGTERM, _interrupt)
     owner.start()
+    if archiver is not None:
+        archiver.start()
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     typer.echo(f"rayslurm: serving {url}/metrics, and {url}/ for people")
     sys.stdout.flush()
@@ -69,7 +76,19 @@ def _serve(config: Config, store: Store) -> None:
     except KeyboardInterrupt:
         pass
     finally:
+        if archiver is not None:
+            archiver.stop()
         owner.stop()
+
+
+def _archiver(config: Config, store: Store) -> Archiver | None:
+    """Returns what brings things to the archive; None where none is configured, and nothing of it is loaded then."""
+    if config.archive is None:
+        return None
+    from exporter.archive.uploading import Archiver, open_counters  # noqa: PLC0415 - boto3 is large
+
+    open_counters(store)
+    return Archiver(config, store)
 
 
 async def _run(server: uvicorn.Server, listener: socket.socket, prober: TunnelProber, keeper: Keeper) -> None:

@@ -14,7 +14,15 @@ from exporter.client.commands import known_fields
 from exporter.client.credentials import certificate_path
 from exporter.client.login import Endpoint
 from exporter.client.ssh import SshTransport
-from exporter.client.transport import Answer, RemoteContent, RemoteFile, RemoteStream, RemoteTail, Transport
+from exporter.client.transport import (
+    Answer,
+    RemoteContent,
+    RemoteFile,
+    RemoteFound,
+    RemoteStream,
+    RemoteTail,
+    Transport,
+)
 from exporter.config import Site
 from exporter.errors import (
     AnswerError,
@@ -236,6 +244,10 @@ class SiteClient:
             What was read by path, without the files that aren't there.
         """
         return self._send("read", lambda: self._transport.read_many(paths, max_bytes, self.command_deadline))
+
+    def fetch(self, folder: str, names: Sequence[str], receive: Callable[[str, RemoteFound], None]) -> None:
+        """Hands out files of a folder one after the other, all as one command; see `Transport.fetch`."""
+        self._send("fetch", lambda: self._transport.fetch(folder, names, receive, self.command_deadline))
 
     def tail(self, path: str, max_bytes: int) -> RemoteTail:
         """Reads the end of a file, at most `max_bytes`.

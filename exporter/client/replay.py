@@ -9,13 +9,21 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from exporter import errors
-from exporter.client.transport import Answer, RemoteContent, RemoteFile, RemoteStream, RemoteTail, Transport
+from exporter.client.transport import (
+    Answer,
+    RemoteContent,
+    RemoteFile,
+    RemoteFound,
+    RemoteStream,
+    RemoteTail,
+    Transport,
+)
 from exporter.errors import SiteError
 
 FILE_TIME = 1_794_998_000
@@ -154,6 +162,18 @@ class ReplayTransport:
         """See `Transport.read_many`."""
         return {path: self.read(path, max_bytes, deadline) for path in paths if path in self.files}
 
+    def fetch(
+        self, folder: str, names: Sequence[str], receive: Callable[[str, RemoteFound], None], deadline: float
+    ) -> None:
+        """See `Transport.fetch`; an exchange of the verb `fetch` can fail."""
+        if self._rows["fetch"]:
+            self._answer("fetch", deadline)
+        for name in names:
+            self.asked.append(("fetch", f"{folder}/{name}"))
+            content = self.files.get(f"{folder}/{name}")
+            if content is not None:
+                receive(name, RemoteFound(len(content), FILE_TIME, _reader(content)))
+
     def tail(self, path: str, max_bytes: int, deadline: float) -> RemoteTail:
         """See `Transport.tail`."""
         content = self.read(path, 1 << 30, deadline).content
@@ -182,6 +202,13 @@ class ReplayTransport:
         if exchange.raises is not None:
             raise getattr(errors, exchange.raises)(exchange.stderr or exchange.raises)
         return Answer(verb, exchange.stdout, exchange.stderr, exchange.exit_status, 0.0)
+
+
+def _reader(content: bytes) -> Callable[[int, int], Iterator[bytes]]:
+    def pieces(begin: int, length: int) -> Iterator[bytes]:
+        yield content[begin : begin + length]
+
+    return pieces
 
 
 class RecordingTransport:

@@ -18,8 +18,8 @@ import paramiko
 
 from exporter.client.commands import Shell
 from exporter.client.login import Credentials, Endpoint, channel_to, log_in
-from exporter.client.sftp import make_folder, make_folders, read_file, with_file, write_files
-from exporter.client.transport import Answer, RemoteContent, RemoteFile, RemoteStream, RemoteTail
+from exporter.client.sftp import fetch_files, make_folder, make_folders, read_file, with_file, write_files
+from exporter.client.transport import Answer, RemoteContent, RemoteFile, RemoteFound, RemoteStream, RemoteTail
 from exporter.client.watchdog import Watchdog
 from exporter.errors import (
     AnswerError,
@@ -154,6 +154,16 @@ class SshTransport(Shell):
             return found
 
         return self._with_sftp(read, deadline, f"reading {len(paths)} files")
+
+    def fetch(
+        self, folder: str, names: Sequence[str], receive: Callable[[str, RemoteFound], None], deadline: float
+    ) -> None:
+        """See `Transport.fetch`."""
+        self._with_sftp(
+            lambda sftp, watchdog: fetch_files(sftp, folder, names, receive, watchdog.feed),
+            deadline,
+            f"fetching {folder}",
+        )
 
     def tail(self, path: str, max_bytes: int, deadline: float) -> RemoteTail:
         """See `Transport.tail`."""

@@ -86,6 +86,21 @@ class RemoteTail:
     size: int
 
 
+@dataclass(frozen=True, slots=True)
+class RemoteFound:
+    """A file at the site that is about to be fetched.
+
+    Attributes:
+        size: in bytes, when it was looked at.
+        modified_time: when it was last written, epoch seconds by the site's clock; None where that isn't told.
+        pieces: gives its bytes from an offset on, so many at most; some are held in memory at a time.
+    """
+
+    size: int
+    modified_time: int | None
+    pieces: Callable[[int, int], Iterator[bytes]]
+
+
 class Transport(Protocol):
     """The verbs that a way to a site must have. A way without a shell leaves out `run`, which nothing here needs.
 
@@ -165,6 +180,20 @@ class Transport(Protocol):
         """Reads several files from their start, in one session; those that can't be read are left out.
 
         No file may take longer than the deadline.
+        """
+
+    def fetch(
+        self, folder: str, names: Sequence[str], receive: Callable[[str, RemoteFound], None], deadline: float
+    ) -> None:
+        """Hands out files of a folder one after the other, in one session, without holding any in memory.
+
+        Those that aren't there, aren't the user's own, aren't plain files or lie outside of the folder are left out.
+
+        Args:
+            folder: where they are.
+            names: paths within it.
+            receive: is given each file by its name, and reads of it what it wants.
+            deadline: no piece may take longer.
         """
 
     def tail(self, path: str, max_bytes: int, deadline: float) -> RemoteTail:

@@ -284,6 +284,14 @@ _METRICS = (
     _metric(
         "jobs_omitted", "gauge", "", "Finished jobs left out because of metrics.max_jobs.", sampled=False
     ),
+    _metric(
+        "archive_objects_total", "counter", "outcome",
+        "Objects of ended jobs by what became of them: uploaded, present, failed (a try), given_up.", sampled=False,
+    ),
+    _metric("archive_pending_objects", "gauge", "", "Objects on their way to the archive.", sampled=False),
+    _metric(
+        "archive_oldest_pending_timestamp_seconds", "gauge", "", "Since when the oldest of them is.", sampled=False
+    ),
     _metric("store_size_bytes", "gauge", "", "Bytes that the store takes on disk.", sampled=False),
     _metric("build_info", "gauge", "version python", "The versions of rayslurm and Python; always 1.", sampled=False),
 )  # fmt: skip

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from exporter.archive.collect import Collecting
 from exporter.campaigns.files import CampaignFiles
 from exporter.config import Config
 from exporter.errors import RayslurmError, StoreError
@@ -72,7 +73,10 @@ class SiteWorker(threading.Thread):
         self._numbers = itertools.count()
         self._probes: dict[str, Probe] = {name: make() for name, make in probe_makers().items()}
         campaigns = Campaigns(config, files or CampaignFiles(config, context.store))
-        for probe in (Consequences(), Continuations(config), campaigns, Budgets(config)):
+        looking_after: list[Probe] = [Consequences(), Continuations(config), campaigns, Budgets(config)]
+        if config.archive is not None:
+            looking_after.append(Collecting(config))
+        for probe in looking_after:
             self._probes[probe.name] = probe
         self._queued: set[str] = set()
         self._lock = threading.Lock()

@@ -126,14 +126,14 @@ class JobsProbe:
             again = again or jobs.restarted(connection, site, ids)
         answer = context.client.accounting(ids, duplicates=again)
         parsed = context.read("sacct", answer.stdout, parse_sacct)
-        records = [_with_attempts(record) if again else record for record in parsed.records]
+        records = [with_attempts(record) if again else record for record in parsed.records]
 
         def take_in(connection: sqlite3.Connection) -> None:
             now = context.clock()
             raw = context.keep(connection, "sacct", answer.stdout, faults=len(parsed.warnings))
             for tracked in due:
                 told = [
-                    _told(record, context.site.profile, last_word=_is_last_word(record, now, context, asked=again))
+                    as_told(record, context.site.profile, last_word=_is_last_word(record, now, context, asked=again))
                     for record in records
                     if jobs.root_of(record.job_id) == tracked.root_id
                 ]
@@ -164,7 +164,7 @@ def _note_left(
         following.left_queue(connection, site, root_id, in_queue, now=now)
 
 
-def _with_attempts(record: AccountingRecord) -> AccountingRecord:
+def with_attempts(record: AccountingRecord) -> AccountingRecord:
     """Returns a job of which every attempt was asked for: how often it ran again is known then.
 
     Ids are used again when Slurm is set up anew: what ran under another user is no attempt of this job.
@@ -180,7 +180,8 @@ def make() -> JobsProbe:
     return JobsProbe()
 
 
-def _told(record: AccountingRecord, profile: SiteProfile, *, last_word: bool) -> Told:
+def as_told(record: AccountingRecord, profile: SiteProfile, *, last_word: bool) -> Told:
+    """Returns what accounting tells of a job, with what that makes of its use and its bill at the site."""
     accounting = profile.accounting
     partition = profile.partition(record.partition or "")
     ran = bool(record.elapsed_seconds)

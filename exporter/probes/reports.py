@@ -76,7 +76,7 @@ class ReportsProbe(Unhurried):
 
         def take_in(connection: sqlite3.Connection) -> None:
             raw = context.keep(connection, "seff", answer.stdout, faults=len(parsed.warnings))
-            _keep(connection, context, job.job_id, report, raw)
+            keep_report(connection, context, job.job_id, report, raw)
             awaited.done(connection, job.site, job.job_id)
             estimating.settle(connection, context)
 
@@ -98,7 +98,10 @@ def _of_job(parsed: Parsed[SeffReport], job_id: str) -> SeffReport:
     raise InputError(f"seff was asked for job {job_id} and told of {told or 'none'}")
 
 
-def _keep(connection: sqlite3.Connection, context: ProbeContext, job_id: str, report: SeffReport, raw: str) -> None:
+def keep_report(
+    connection: sqlite3.Connection, context: ProbeContext, job_id: str, report: SeffReport, raw: str
+) -> None:
+    """Takes in what `seff` says of a job that the store knows; `raw` is the digest of its text."""
     site, now = context.site.name, context.clock()
     (job,) = jobs.find(connection, job_id, site)
     by_accounting = [known for known in reports.of_job(connection, site, job_id) if known.source == "sacct"]
@@ -109,7 +112,7 @@ def _keep(connection: sqlite3.Connection, context: ProbeContext, job_id: str, re
         # seff tells of a requeued job's last attempt alone.
         bills.keep(connection, site, job_id, bill, final=not job.restarts, now=now, raw_sha256=raw)
     else:
-        _without_report(connection, site, job_id, now=now)
+        without_report(connection, site, job_id, now=now)
 
 
 def _bill(context: ProbeContext, job: JobRow, report: SeffReport) -> Bill | None:
@@ -130,12 +133,12 @@ def _postpone(connection: sqlite3.Connection, context: ProbeContext, job: Awaite
         awaited.postpone(connection, job.site, job.job_id, until=until)
         return
     _log.warning("site %s: job %s: its report could not be had, and is given up", job.site, job.job_id)
-    _without_report(connection, job.site, job.job_id, now=context.clock())
+    without_report(connection, job.site, job.job_id, now=context.clock())
     awaited.done(connection, job.site, job.job_id)
     estimating.settle(connection, context)
 
 
-def _without_report(connection: sqlite3.Connection, site: str, job_id: str, *, now: float) -> None:
+def without_report(connection: sqlite3.Connection, site: str, job_id: str, *, now: float) -> None:
     """Takes what accounting says that a job cost, by whichever rule; at most one of them was kept."""
     for source in ("formula", "sacct"):
         bills.make_final(connection, site, job_id, source, now=now)

@@ -21,7 +21,7 @@ import exporter.client.ssh as ssh_module
 from exporter.client.client import SiteClient
 from exporter.client.login import Endpoint
 from exporter.client.ssh import SshTransport
-from exporter.client.transport import RemoteFile
+from exporter.client.transport import RemoteFile, RemoteFound
 from exporter.errors import (
     AuthError,
     ConnectError,
@@ -201,6 +201,32 @@ def test_one_file_that_cannot_be_read_costs_itself_alone(connect: Connect, relay
     relay.hang_up()
     with pytest.raises((ConnectError, SessionLostError)):
         transport.read_many(paths, 100, 5)
+
+
+def test_files_that_are_fetched_are_the_users_own_and_lie_in_the_folder(connect: Connect, tmp_path: Path) -> None:
+    folder, outside = tmp_path / "run", tmp_path / "outside"
+    (folder / "out").mkdir(parents=True)
+    outside.mkdir()
+    large = os.urandom(5_000_001)
+    (folder / "large").write_bytes(large)
+    (folder / "out/small").write_text("small")
+    (outside / "secret").write_text("secret")
+    (folder / "link").symlink_to(outside / "secret")
+    (folder / "way").symlink_to(outside)
+    os.mkfifo(folder / "pipe")
+    transport = connect()
+    transport.connect(5)
+    came: dict[str, bytes] = {}
+
+    def receive(name: str, found: RemoteFound) -> None:
+        assert found.size == (folder / name).stat().st_size
+        came[name] = b"".join(found.pieces(0, 3)) + b"|" + b"".join(found.pieces(3, found.size))
+
+    names = ["missing", "large", "link", "way/secret", "pipe", "out", "../outside/secret", "out/small"]
+    transport.fetch(str(folder), names, receive, 5)
+    assert came == {"large": large[:3] + b"|" + large[3:], "out/small": b"sma|ll"}
+    transport.fetch(str(tmp_path / "gone"), names, receive, 5)
+    assert len(came) == 2
 
 
 def test_many_files_may_take_longer_than_one(connect: Connect, relay: Relay, tmp_path: Path) -> None:

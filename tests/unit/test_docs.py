@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from exporter.archive_settings import ArchiveSettings
 from exporter.budgets import Budget
 from exporter.campaigns.model import Campaign, Retries, Schedule
 from exporter.config import (
@@ -38,7 +39,7 @@ def test_the_list_of_metrics_is_that_of_the_catalogue() -> None:
     [
         Config, SiteSettings, SshSettings, BudgetSettings, VmSettings, MetricsSettings, Spec, Cluster, RaySettings,
         Container, Continuation, Consequence, BringItem, BringLimits, PartitionSettings, PolicySettings,
-        BalanceSettings, RateSettings, TermSettings,
+        BalanceSettings, RateSettings, TermSettings, ArchiveSettings,
     ],
 )  # fmt: skip
 def test_every_key_of_the_configuration_is_documented(model: type[BaseModel]) -> None:
@@ -68,4 +69,4 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
 def test_all_that_asks_a_site_is_documented() -> None:
     text = (TOP / "docs/operations.md").read_text()
     table = text.partition("**What is asked, and how often.**")[2].partition("After a restart")[0]
-    assert set(re.findall(r"(?m)^\| `(\w+)` \|", table)) == {*probe_makers(), "campaigns", "continuations"}
+    assert set(re.findall(r"(?m)^\| `(\w+)` \|", table)) == {*probe_makers(), "archive", "campaigns", "continuations"}

@@ -1,0 +1,1 @@
+"""What jobs left behind, kept in an S3 bucket."""
