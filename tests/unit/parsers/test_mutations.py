@@ -336,6 +336,7 @@ BODY = TABLE.index("\n", TABLE.index("----")) + 1
     how=st.sampled_from("idr"),
     character=st.sampled_from("0123456789 +.:_[]-\nxyCü"),
 )
+@example(place=320, how="r", character="0")  # two rows of one step, ended by different signals
 def test_one_character_of_a_table(place: int, how: str, character: str) -> None:
     """What is read of a row of fixed width is a word of its own line, or was there before."""
     text = TABLE[:place] + ("" if how == "d" else character) + TABLE[place + (how != "i") :]
