@@ -223,15 +223,19 @@ class Campaigns(Unhurried):
     def _launch(self, context: ProbeContext, campaign: Campaign, run: RunRow, point: JobPoint) -> bool:
         """Launches one job; True where it goes on."""
         launcher = Launcher(self.config, context.store, context.clock)
+        # One that was submitted when rayslurm died is there, whatever would be refused by now.
+        with context.store.snapshot() as connection:
+            found = submissions.of_key(connection, point.key)
         try:
-            with context.client.for_person(at_once=False):
-                found = launcher.launch(
-                    context.client,
-                    campaign.spec(dict(point.parameters)),
-                    campaign=run.campaign,
-                    ceiling=ceiling(campaign, run),
-                    key=point.key,
-                )
+            if found is None:
+                with context.client.for_person(at_once=False):
+                    found = launcher.launch(
+                        context.client,
+                        campaign.spec(dict(point.parameters)),
+                        campaign=run.campaign,
+                        ceiling=ceiling(campaign, run),
+                        key=point.key,
+                    )
         except BudgetExhaustedError as error:
             self._postpone(context, point, str(error))
         except OverBudgetError as error:
@@ -249,9 +253,8 @@ class Campaigns(Unhurried):
             self._postpone(context, point, str(error))
             raise
         else:
-            context.store.write(
-                lambda connection: campaigns.launched(connection, point, found.token, now=context.clock())
-            )
+            token = found.token
+            context.store.write(lambda connection: campaigns.launched(connection, point, token, now=context.clock()))
             name = found.job_id or f"({found.state})"
             _log.info("site %s: campaign %s: job %s is launched", run.site, run.campaign, name)
             return True

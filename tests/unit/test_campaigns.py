@@ -151,6 +151,19 @@ def test_a_launch_whose_process_died_before_it_was_noted_is_not_done_again(bench
     assert (bench.submitted(), bench.job_ids(bench.runs()[0])) == (1, ["77"])
 
 
+def test_a_job_that_is_there_is_followed_though_it_would_be_refused_by_now(bench: Bench) -> None:
+    bench.write()
+    bench.look()
+    bench.passes(HOUR)
+    bench.store.write(lambda connection: connection.execute("UPDATE campaign_jobs SET state = 'waiting', token = NULL"))
+    site = bench.config.sites[SITE].model_copy(update={"project": "project_2009999"})
+    bench.config = bench.config.model_copy(update={"sites": {SITE: site}})
+    bench.config.__dict__.pop("resolved_sites", None)
+    bench.restart()
+    bench.look()
+    assert (bench.states(), bench.job_ids(bench.runs()[0]), bench.submitted()) == (["running"], ["77"], 1)
+
+
 def test_a_run_that_goes_on_past_its_next_time_makes_that_a_miss(bench: Bench) -> None:
     bench.write()
     bench.look()
