@@ -51,6 +51,19 @@ def port_range(value: object) -> range:
 PortRange = Annotated[range, PlainValidator(port_range)]
 
 
+def known_zone(value: str) -> str:
+    """Returns the name of a time zone as it is.
+
+    Raises:
+        ValueError: this machine knows none of that name.
+    """
+    try:
+        ZoneInfo(value)
+    except (KeyError, ValueError, OSError):
+        raise ValueError("is no time zone that this machine knows; write one such as Europe/Helsinki") from None
+    return value
+
+
 def _private_address(value: object) -> object:
     try:
         address = ipaddress.ip_address(value) if isinstance(value, str) else None
@@ -151,12 +164,7 @@ class SiteSettings(SiteOverrides, FileModel):
     @field_validator("timezone")
     @classmethod
     def _known_zone(cls, value: str | None) -> str | None:
-        if value is not None:
-            try:
-                ZoneInfo(value)
-            except (KeyError, ValueError, OSError):
-                raise ValueError("is no time zone that this machine knows; write one such as Europe/Helsinki") from None
-        return value
+        return None if value is None else known_zone(value)
 
 
 class VmSettings(FileModel):

@@ -14,6 +14,7 @@ from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, Field, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
 
 from exporter.budgets import Budget
+from exporter.config import known_zone
 from exporter.errors import ConfigError
 from exporter.launch.spec import Spec
 from exporter.yamlfile import Duration, FileModel, load_model_text
@@ -32,14 +33,6 @@ _LOOKED_AT = 60
 Value = StrictStr | StrictInt | StrictFloat | StrictBool
 
 
-def _zone(value: str) -> str:
-    try:
-        ZoneInfo(value)
-    except (KeyError, ValueError, OSError):
-        raise ValueError("is no time zone that this machine knows; write one such as Europe/Helsinki") from None
-    return value
-
-
 class Schedule(FileModel):
     """When a campaign runs: by the wall clock of a place, or at an interval.
 
@@ -51,7 +44,7 @@ class Schedule(FileModel):
 
     cron: str | None = None
     every: Annotated[Duration, Field(ge=LEAST_SECONDS, le=366 * 86400)] | None = None
-    timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
+    timezone: Annotated[str, AfterValidator(known_zone)] = "UTC"
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
