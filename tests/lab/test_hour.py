@@ -23,7 +23,7 @@ JOBS = 50
 HOUR = 60.0
 """The hour of the practice clock, in seconds."""
 
-AT_MOST = {"sacct": 12, "squeue": 30, "csc-projects": 2, "sinfo": 1}
+AT_MOST = {"sacct": 12, "squeue": 30, "csc-projects": 2, "sinfo": 1, "scontrol": 1}
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,6 @@ def test_there_was_one_connection(watched: Watched) -> None:
 
 
 def test_nothing_else_was_asked(watched: Watched) -> None:
-    asked = {"squeue", "sacct", "seff", "csc-projects", "csc-workspaces", "sinfo"}
+    asked = {"squeue", "sacct", "seff", "csc-projects", "csc-workspaces", "sinfo", "scontrol"}
     assert {entry.program for entry in watched.log} == asked
     assert watched.rayslurm.value("remote_commands_throttled_total", site=SITE) == 0

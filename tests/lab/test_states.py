@@ -166,8 +166,8 @@ def test_the_site_was_asked_little(ended: Ended) -> None:
     for labels, value in ended.rayslurm.samples()["rayslurm_remote_commands_total"].items():
         assert dict(labels)["outcome"] == "ok"
         by_command[dict(labels)["command"]] = by_command.get(dict(labels)["command"], 0) + value
-    assert set(by_command) == {"squeue", "sacct", "sacct-helpformat", "sinfo"}
-    assert by_command["sacct-helpformat"] == by_command["sinfo"] == 1
+    assert set(by_command) == {"squeue", "sacct", "sacct-helpformat", "sinfo", "scontrol"}
+    assert by_command["sacct-helpformat"] == by_command["sinfo"] == by_command["scontrol"] == 1
     assert ended.rayslurm.value("ssh_connections_total", site=SITE, outcome="ok") == 1
     assert ended.rayslurm.value("remote_commands_throttled_total", site=SITE) == 0
     # Only what Slurm itself printed in pieces: of a job that slurmdbd knew by its step alone it says `16?` for ReqMem.
