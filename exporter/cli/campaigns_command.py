@@ -13,15 +13,17 @@ from zoneinfo import ZoneInfo
 
 import typer
 
+from exporter.billing.price import NoPrice, Price
 from exporter.campaigns.files import campaign_of, files, read_file
 from exporter.campaigns.model import Campaign, schema
 from exporter.campaigns.schedule import times
 from exporter.cli.context import ConfigOption, JsonOption, open_store, peek_store, print_json, read_config, say, warn
+from exporter.cli.costing import price_json, units_text
 from exporter.cli.table import age, print_table
 from exporter.config import Config
 from exporter.errors import ConfigError, InputError, RefusedError
 from exporter.launch.guards import Ceiling, held
-from exporter.launch.known import look
+from exporter.launch.known import look, price_now
 from exporter.store import campaigns
 from exporter.store.campaigns import CampaignRow, RunRow
 from exporter.store.db import Store
@@ -104,7 +106,8 @@ def check(
             except ConfigError as error:
                 faults.append(str(error))
     if as_json:
-        print_json({"campaigns": told, "errors": faults})
+        shown = [{name: value for name, value in one.items() if name != "price_words"} for one in told]
+        print_json({"campaigns": shown, "errors": faults})
     else:
         for one in told:
             _tell(one)
@@ -118,6 +121,8 @@ def _checked(path: Path, settings: Config, store: Store | None) -> dict[str, Any
     refused: str | None = None
     warnings: list[str] = []
     spec, count = campaign.spec(next(campaign.points())), sum(1 for _ in campaign.points())
+    price = price_now(spec, site, store)
+    price = price.times(count) if isinstance(price, Price) else price
     limits = {} if campaign.budget is None else campaign.budget.limits
     ceiling = Ceiling(path.stem, "", limits, campaign.schedule.timezone)
     try:
@@ -135,9 +140,17 @@ def _checked(path: Path, settings: Config, store: Store | None) -> dict[str, Any
         "jobs_per_run": count,
         "at_once": campaign.at_once,
         "next_runs": list(itertools.islice(times(campaign, after=time.time()), 10)),
+        "price_per_run": price_json(price),
+        "price_words": _price_words(price),
         "refused": refused,
         "warnings": warnings,
     }
+
+
+def _price_words(price: Price | NoPrice) -> str:
+    if isinstance(price, NoPrice):
+        return f"what a run costs isn't known: {price.reason}"
+    return f"a run costs at most {units_text(price.units)} {price.kind} {price.unit}, all its jobs at their time limits"
 
 
 def _tell(one: dict[str, Any]) -> None:
@@ -146,6 +159,7 @@ def _tell(one: dict[str, Any]) -> None:
         jobs = f"{one['jobs_per_run']} jobs a run, at most {one['at_once']} at once"
     state = ", paused" if one["paused"] else ""
     typer.echo(f"{one['campaign']}: good; {one['schedule']} on {one['site']}, {jobs}{state}")
+    typer.echo(f"  {one['price_words']}")
     for due in one["next_runs"]:
         typer.echo(f"  {_moment(due, one['timezone'])}")
     if not one["next_runs"]:

@@ -109,13 +109,28 @@ def test_a_site_that_is_not_configured_is_named(folder: Path, rayslurm: Command)
 def test_a_good_one_shows_its_next_ten_times_in_its_zone(folder: Path, rayslurm: Command) -> None:
     (folder / "nightly.yaml").write_text(GOOD + "matrix: {SEED: [1, 2, 3]}\nat_once: 2\n")
     status, out, _ = rayslurm("campaigns", "check")
-    first, *rest = out.splitlines()
+    first, price, *rest = out.splitlines()
     assert status == 0
     assert first == "nightly: good; 30 3 * * * Europe/Helsinki on puhti2, 3 jobs a run, at most 2 at once"
+    assert price == "  what a run costs isn't known: no rate is known for the site slurm"
     assert len(rest) == 10
     assert all(" 03:30 EE" in line for line in rest)
     told = json.loads(rayslurm("campaigns", "check", "--json")[1])["campaigns"][0]
     assert (told["jobs_per_run"], len(told["next_runs"])) == (3, 10)
+
+
+def test_it_says_what_a_run_costs_at_most(config_path: Path, folder: Path, rayslurm: Command) -> None:
+    config_path.write_text(
+        config_path.read_text().replace("partition: small", "partition: standard\n    profile: lumi")
+    )
+    (folder / "nightly.yaml").write_text(GOOD + "matrix: {SEED: [1, 2, 3]}\n")
+    status, out, _ = rayslurm("campaigns", "check")
+    assert (status, out.splitlines()[1]) == (
+        0,
+        "  a run costs at most 384.00 cpu core-hours, all its jobs at their time limits",
+    )
+    told = json.loads(rayslurm("campaigns", "check", "--json")[1])["campaigns"][0]["price_per_run"]
+    assert (told["units"], told["kind"], told["unit"]) == (384.0, "cpu", "core-hours")
 
 
 def test_what_is_read_is_listed_paused_and_resumed(folder: Path, store: Store, rayslurm: Command) -> None:
