@@ -14,6 +14,9 @@ from exporter.billing.reconcile import agree
 from exporter.records import Bill
 
 _WHOLE_ROUNDING = 0.5
+_LEAST_ROUNDINGS = 10
+"""How many times what it may be off a rise must be for a share of it to mean anything."""
+
 _NOISE = 1e-6
 """What floating point may make of the same sum in another order."""
 
@@ -74,20 +77,22 @@ class Difference:
         end: when the later one was.
         units: by how much it rose, not negative.
         ours: what our jobs cost in between; None where that isn't known of one of them.
+        rounding: units by which it may be off since its balances were printed in whole ones.
     """
 
     begin: float
     end: float
     units: float
     ours: float | None
+    rounding: float = 0.0
 
     @property
     def share(self) -> float | None:
-        """Our share of it, 0 to 1; None where nothing was used or ours isn't known.
+        """Our share of it, 0 to 1; None where nothing was used, ours isn't known, or rounding could be much of it.
 
         Ours may be more than the balance rose by, as long as a part of it isn't booked: the share is 1 then.
         """
-        if self.ours is None or self.units <= 0:
+        if self.ours is None or self.units <= self.rounding * _LEAST_ROUNDINGS:
             return None
         return min(self.ours / self.units, 1.0)
 
@@ -108,8 +113,7 @@ def latest(readings: Iterable[Reading], ours: Iterable[Use], *, longest: float) 
     if len(window) < 2:  # noqa: PLR2004 - a difference is one of two
         return None
     first, last = window[0], window[-1]
-    units = max(0.0, last.used - first.used)
-    return Difference(first.reckoned, last.reckoned, units, _within(ours, first.reckoned, last.reckoned))
+    return _difference(first, last, _within(ours, first.reckoned, last.reckoned))
 
 
 def alone(readings: Iterable[Reading], job: Use, others: Iterable[Use], margins: Margins) -> Difference | None:
@@ -139,30 +143,28 @@ def alone(readings: Iterable[Reading], job: Use, others: Iterable[Use], margins:
     between = [reading for reading in known if first.reckoned <= reading.reckoned <= last.reckoned]
     if len(_rising(between, last.reckoned - first.reckoned)) < len(between):
         return None
-    return Difference(first.reckoned, last.reckoned, max(0.0, last.used - first.used), job.units)
+    return _difference(first, last, job.units)
 
 
-def opinion(found: Difference, bill: Bill, *, rounding: float) -> str:
+def opinion(found: Difference, bill: Bill) -> str:
     """Returns what a balance says of the bill of a job that was alone in its window, in a sentence for people.
 
     Args:
         found: as `alone` returns it.
         bill: the job's.
-        rounding: units by which the balance may be off since it was printed in whole ones.
     """
     unit = f"{bill.kind} {bill.unit}"
     rose = f"while it was the project's only job known here, the balance rose by {found.units:.4f} {unit}"
-    if agree(found.units, bill.units, bill.source) or abs(found.units - bill.units) <= rounding + _NOISE:
+    if agree(found.units, bill.units, bill.source) or abs(found.units - bill.units) <= found.rounding + _NOISE:
         return f"{rose}, which is its bill"
     if found.units > bill.units:
         return f"{rose}, {found.units - bill.units:.4f} more than its bill: others' use, or a rate that is too low"
     return f"{rose}, {bill.units - found.units:.4f} less than its bill: a rate that is too high, or late booking"
 
 
-def rounding_of(readings: Iterable[Reading], found: Difference) -> float:
-    """Returns the units by which a difference may be off since its balances were printed in whole ones."""
-    ends = [reading for reading in readings if reading.reckoned in {found.begin, found.end}]
-    return sum(_WHOLE_ROUNDING for reading in ends if reading.whole)
+def _difference(first: Reading, last: Reading, ours: float | None) -> Difference:
+    rounding = _WHOLE_ROUNDING * (first.whole + last.whole)
+    return Difference(first.reckoned, last.reckoned, max(0.0, last.used - first.used), ours, rounding)
 
 
 def _rising(known: Sequence[Reading], longest: float) -> list[Reading]:

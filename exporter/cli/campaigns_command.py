@@ -74,6 +74,8 @@ def list_campaigns(config: ConfigOption = None, as_json: JsonOption = False) -> 
                 for one in told
             ],
         )
+    if not told and not files(settings):
+        say(_none_there(settings))
     known = {one["campaign"] for one in told}
     if waiting := [path.name for path in files(settings) if path.stem not in known and str(path) not in errors]:
         say(f"not read yet by `rayslurm serve`: {', '.join(waiting)}")
@@ -97,7 +99,7 @@ def check(
     _, settings = read_config(config)
     chosen = paths or files(settings)
     if not chosen:
-        say(f"{settings.campaigns_dir} has no campaigns; a campaign is a file there, such as nightly.yaml")
+        say(_none_there(settings))
     told, faults = [], []
     with peek_store(settings) as store:
         for path in chosen:
@@ -113,6 +115,10 @@ def check(
             _tell(one)
     if faults:
         raise ConfigError("\n".join(faults))
+
+
+def _none_there(settings: Config) -> str:
+    return f"{settings.campaigns_dir} has no campaigns; a campaign is a file there, such as nightly.yaml"
 
 
 def _checked(path: Path, settings: Config, store: Store | None) -> dict[str, Any]:

@@ -82,6 +82,6 @@ def _give_opinions(
         found = windows.alone(readings, use, others, margins)
         if found is not None:
             bill = Bill(job.source, balance.kind, balance.unit, job.units, balance.project)
-            words = windows.opinion(found, bill, rounding=windows.rounding_of(readings, found))
+            words = windows.opinion(found, bill)
             opinion = Opinion(job.site, job.job_id, balance, found.begin, found.end, found.units, job.units, words)
             differences.give_opinion(connection, opinion)

@@ -94,7 +94,7 @@ def of_job(connection: sqlite3.Connection, job: JobRow) -> list[Waste]:
     if rows:
         known = {row["reason"]: Waste(row["reason"], row["seconds"], row["units"]) for row in rows}
         return [known[reason] for reason in CONDITIONS if reason in known]
-    seconds = added_up(_counted(connection, job))
+    seconds = added_up(_counted(connection, job), begin=job.start_time, end=job.end_time)
     return [Waste(reason, seconds[reason], None) for reason in CONDITIONS if reason in seconds]
 
 

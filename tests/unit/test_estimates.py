@@ -99,7 +99,9 @@ def test_a_job_costs_more_the_longer_it_runs(
     assert "~0.11 of at most 1.53 cpu BU" in shown
     (row,) = json.loads(run("status", "--json", config=config_path).stdout)["jobs"]
     assert row["estimate"]["units"] == pytest.approx(HOURLY * 90 / 3600)
-    assert "0.11 cpu BU" in Pages(store, load_config(config_path), clock=clock).front()
+    pages = Pages(store, load_config(config_path), clock=clock)
+    assert "0.11 of at most 1.53 cpu BU" in pages.front()
+    assert (pages.job("puhti2", "77") or "").count("So far about 0.11 cpu BU") == 1
 
 
 def test_without_rates_slurms_own_weights_count_to_the_end(store: Store, make_site: MakeSite) -> None:

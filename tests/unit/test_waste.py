@@ -118,6 +118,17 @@ def test_a_tunnel_that_goes_down_with_its_job_is_no_waste(bench: Bench, config: 
     ]
 
 
+def test_what_is_seen_after_a_jobs_end_is_none_of_its_time(bench: Bench, config: Config, tmp_path: Path) -> None:
+    bench.launch(config, spec_of(tmp_path, ""))
+    ready(bench)
+    bench.passes(10 * MINUTE, fine)
+    ended = int(bench.clock.now)
+    bench.passes(5 * MINUTE, down)
+    assert [one.reason for one in wasted(bench)] == ["tunnel_down"], "nobody knows yet that it has ended"
+    ends(bench, settled=False, end_time=ended)
+    assert [one for one in wasted(bench) if one.seconds] == []
+
+
 def test_a_job_whose_ray_never_was_ready_is_all_waste(bench: Bench, config: Config, tmp_path: Path) -> None:
     bench.launch(config, spec_of(tmp_path, ENTRYPOINT))
     bench.passes(5 * MINUTE, never_ready)

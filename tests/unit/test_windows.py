@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from exporter.billing.windows import Difference, Margins, Reading, Use, alone, latest, opinion, rounding_of
+from exporter.billing.windows import Difference, Margins, Reading, Use, alone, latest, opinion
 from exporter.client.replay import Exchange, ReplayTransport
 from exporter.probes import ProbeContext
 from exporter.probes.balances import BalancesProbe
@@ -109,7 +109,7 @@ def test_where_nobody_else_is_it_rises_by_just_that(world: World) -> None:
         found = alone(world.readings, job, [use for use in world.ours if use is not job], MARGINS)
         if found is not None:
             assert found.units == pytest.approx(job.units, abs=1e-6)
-            assert opinion(found, Bill("formula", "cpu", "BU", job.units or 0), rounding=1e-6).endswith("its bill")
+            assert opinion(found, Bill("formula", "cpu", "BU", job.units or 0)).endswith("its bill")
 
 
 @given(worlds())
@@ -126,7 +126,7 @@ def test_whole_units_are_no_fall(used: list[float], noise: float) -> None:
     found = latest(readings, [], longest=DAY)
     assert found is not None
     assert (found.begin, found.units >= 0) == (0.0, True)
-    assert rounding_of(readings, found) == 1
+    assert found.rounding == 1
 
 
 def job(start: float, end: float, units: float | None = 10.0, **values: Any) -> Use:
@@ -171,8 +171,18 @@ def test_far_away_jobs_do_not_matter() -> None:
 )
 def test_what_a_balance_says_of_a_bill(rose: float, words: str) -> None:
     found = Difference(0.0, HOUR, rose, 10.0)
-    assert opinion(found, Bill("formula", "cpu", "core-hours", 10.0), rounding=0).endswith(words)
-    assert opinion(found, Bill("formula", "cpu", "core-hours", 10.0), rounding=4).endswith("its bill")
+    bill = Bill("formula", "cpu", "core-hours", 10.0)
+    assert opinion(found, bill).endswith(words)
+    assert opinion(replace(found, rounding=4), bill).endswith("its bill")
+
+
+def test_of_a_rise_that_may_be_mostly_rounding_no_share_is_known() -> None:
+    ours = [job(0, HOUR, 1.0)]
+    for rose, share in ((10, None), (11, pytest.approx(1 / 11))):
+        whole = [Reading(0.0, 21.0, whole=True), Reading(HOUR, 21.0 + rose, whole=True)]
+        found = latest(whole, ours, longest=DAY)
+        assert found is not None
+        assert (found.units, found.share) == (rose, share)
 
 
 PATH = f"/var/lib/project_info/users/{PROJECT}/{PROJECT}.json"
