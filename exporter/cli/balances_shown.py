@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import typer
 
-from exporter.cli.context import say
 from exporter.cli.table import age, print_table
 from exporter.funds.projects import Fund
-from exporter.store.overspending import Overspending
 
 _HEADER = ("PROJECT", "KIND", "USED", "GRANTED", "LEFT", "A DAY", "OURS", "RUNS DRY", "READ", "REMARK")
 
@@ -20,13 +18,6 @@ def show_balances(found: Sequence[Fund], now: float) -> None:
         return
     typer.echo()
     print_table(_HEADER, [_row(fund, now) for fund in found])
-
-
-def show_overspent(found: Iterable[Overspending]) -> None:
-    """Says which jobs cost more than their caps."""
-    for one in found:
-        told = "is cancelled, it was over its cap" if one.state == "cancelled" else "over its cap"
-        say(f"{one.site}/{one.job_id}: {told}: {one.reason}")
 
 
 def _row(fund: Fund, now: float) -> tuple[str, ...]:

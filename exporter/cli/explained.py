@@ -285,8 +285,6 @@ def _beside_the_bill(told: Explanation) -> Iterator[str]:
     if held is not None:
         over = ", over what was set for it" if held.over else ""
         yield _line("priced", f"{held.units:.2f} {held.kind} {held.unit} at its time limit when it was launched{over}")
-    if told.overspent is not None:
-        yield _line("over its cap", f"{told.overspent.state}: {told.overspent.reason}")
     if estimate is not None and not told.bills:
         source = f"{estimate.source}, {age(told.now - estimate.at)} ago"
         if estimate.units is not None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from exporter.cli.asking import ask
-from exporter.cli.balances_shown import show_balances, show_overspent
+from exporter.cli.balances_shown import show_balances
 from exporter.cli.bringing import staged
 from exporter.cli.campaign_launch import campaign_file, run_campaign
 from exporter.cli.context import (
@@ -49,7 +49,6 @@ from exporter.store import (
     estimates,
     exposure,
     jobs,
-    overspending,
     reports,
     reservations,
     runs,
@@ -254,7 +253,6 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         wasted = {(job.site, job.job_id): waste.of_job(connection, job) for job in shown}
         chained = chains.of_jobs(connection, shown)
         left = funds(connection, settings, now=time.time())
-        overspent = overspending.of_jobs(connection, shown)
         near = {site: reservations.maintenance(connection, site, now=time.time()) for site in settings.sites}
     shown = [job for job in shown if _is_newest(job, chained.get((job.site, job.job_id)))]
     if as_json:
@@ -310,7 +308,6 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         ],
     )
     show_balances(left, now)
-    show_overspent(overspent)
     for job in shown:
         for words in _open(reached.get((job.site, job.job_id), ()), None if job.final else said[job.site, job.job_id]):
             say(f"{job.site}/{job.job_id}: {words}")

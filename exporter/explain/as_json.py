@@ -56,7 +56,6 @@ def to_json(told: Explanation) -> dict[str, Any]:
         "reserved": None if told.reserved is None else asdict(told.reserved),
         "estimate": None if told.estimate is None else told.estimate.as_json(),
         "estimate_mismatch": None if told.mismatch is None else asdict(told.mismatch),
-        "overspent": None if told.overspent is None else asdict(told.overspent),
         "second_opinion": None if told.opinion is None else asdict(told.opinion),
         "report_awaited": None if told.awaited is None else asdict(told.awaited),
         "rate": None if told.working is None else _working(told.working),

@@ -29,7 +29,6 @@ from exporter.store import (
     holds,
     jobs,
     leases,
-    overspending,
     probe_runs,
     runs,
     submissions,
@@ -49,7 +48,6 @@ from exporter.store.exposure import Exposure
 from exporter.store.holds import Hold
 from exporter.store.jobs import JobRow, Tracked
 from exporter.store.leases import Lease
-from exporter.store.overspending import Overspending
 from exporter.store.probe_runs import ProbeRun
 from exporter.store.runs import Run
 from exporter.store.submissions import Submission
@@ -122,7 +120,6 @@ class Explanation:
         reserved: what it was priced at its launch.
         estimate: what it has cost so far, while it isn't paid.
         mismatch: how that estimate was wrong; None where it wasn't.
-        overspent: what followed when it cost more than its `max_units`; None where it doesn't.
         opinion: what the project's balance says of its cost, where it was alone in its window.
         awaited: the report that is still to be asked for.
         spells: when it was seen to be of no use, for as long as that isn't reckoned.
@@ -150,7 +147,6 @@ class Explanation:
     reserved: Hold | None
     estimate: Estimate | None
     mismatch: Mismatch | None
-    overspent: Overspending | None
     opinion: Opinion | None
     awaited: Awaited | None
     working: Working | None
@@ -220,7 +216,6 @@ def gather(connection: sqlite3.Connection, config: Config, site_name: str, job_i
         reserved=holds.of_token(connection, token) if token is not None else None,
         estimate=estimates.of_job(connection, *identity),
         mismatch=estimates.mismatch_of(connection, *identity),
-        overspent=overspending.of_job(connection, *identity),
         opinion=differences.opinion_of(connection, *identity),
         awaited=next((one for one in awaited.waiting(connection, site_name) if one.job_id == job_id), None),
         working=None if rate is None else _working(rate, record, threads),

@@ -155,7 +155,7 @@ _METRICS = (
     _metric(
         "allocation_delta_attributed_ratio", "gauge", _BALANCE,
         "The share of that which followed jobs cost in the window; the rest is others' use. Absent where nothing was "
-        "used, or it isn't known what one of them cost.",
+        "used, it isn't known what one of them cost, or rounding to whole units could be much of it.",
     ),
     _metric("storage_used_bytes", "gauge", _AREA, "Bytes used in a disk area."),
     _metric("storage_limit_bytes", "gauge", _AREA, "Bytes that a disk area may hold."),

@@ -10,20 +10,23 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from exporter.billing.price import NoPrice
 from exporter.budgets import Period
 from exporter.campaigns.files import campaign_of
 from exporter.campaigns.model import Campaign
 from exporter.config import Config
-from exporter.errors import ConfigError, OverBudgetError, RayslurmError
+from exporter.errors import ConfigError, OverBudgetError
 from exporter.launch.guards import Ceiling, hold, spent_in
 from exporter.launch.pricing import Commitment, committed, price_of_spec
+from exporter.owner.canceller import Canceller
 from exporter.probes import ProbeContext, Unhurried
-from exporter.store import campaign_budgets, campaigns, chains, estimates, overspending, partitions
+from exporter.store import campaign_budgets, campaigns, consequences, estimates, partitions
 from exporter.store.campaign_budgets import BudgetState, Overdraw
 from exporter.store.campaigns import CampaignRow
-from exporter.store.overspending import Capped, Overspending
+from exporter.store.capped import Capped, capped
+from exporter.store.consequences import Consequence
 
 _log = logging.getLogger(__name__)
 
@@ -32,9 +35,6 @@ LOOK_SECONDS = 60.0
 
 FRESH_SECONDS = 1200.0
 """How old an estimate may be by which a job is said to cost more than its cap."""
-
-RETRY_SECONDS = (60.0, 120.0, 240.0, 480.0, 900.0)
-"""How long to wait after each time that the site could not be told to cancel a job."""
 
 
 @dataclass(slots=True)
@@ -50,7 +50,10 @@ class Budgets(Unhurried):
     monotonic: Callable[[], float] = time.monotonic
     name: str = "budgets"
     keeps_seconds: float = 0
-    _retries: dict[str, tuple[int, float]] = field(default_factory=dict)
+    _canceller: Canceller = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._canceller = Canceller(self.monotonic)
 
     def run(self, context: ProbeContext) -> float:
         """See `Probe.run`."""
@@ -66,7 +69,7 @@ class Budgets(Unhurried):
                 overdraws += [overdraw] if overdraw else []
             over = [
                 (job, reason)
-                for job in overspending.capped(connection, site)
+                for job in capped(connection, site)
                 if (reason := _over_cap(connection, job, scaled=context.site.scaled, now=now))
             ]
             kept = (
@@ -77,6 +80,7 @@ class Budgets(Unhurried):
             context.store.write(
                 lambda connection: campaign_budgets.replace_all(connection, site, states, overdraws, now=now)
             )
+        self._canceller.keep_only({job.job_id for job, _ in over})
         for job, reason in over:
             self._follow(context, job, reason)
         return LOOK_SECONDS
@@ -123,40 +127,19 @@ class Budgets(Unhurried):
         return states, overdraw
 
     def _follow(self, context: ProbeContext, job: Capped, reason: str) -> None:
+        """Notes that a job costs more than its cap, and has it cancelled where its spec says so."""
         with context.store.snapshot() as connection:
-            before = overspending.of_job(connection, job.site, job.job_id)
-        if before is not None and before.state == "cancelled":
+            known = {one.condition: one for one in consequences.of_job(connection, job.site, job.job_id)}
+        if any(one.state == "cancelled" for one in known.values()):
             return
-        cancels = job.spec.get("on_max_units") == "cancel"
-        if before is None or (cancels and before.state == "reported"):
+        cancels, before = job.spec.get("on_max_units") == "cancel", known.get("over_cap")
+        state: Literal["cancelling", "reported"] = "cancelling" if cancels else "reported"
+        following = Consequence(job.site, job.job_id, "over_cap", state, reason, context.clock())
+        if before is None or before.state != state:
+            context.store.write(lambda connection: consequences.note(connection, following))
             _log.warning("site %s: job %s: %s", job.site, job.job_id, reason)
-            state = "cancelling" if cancels else "reported"
-            found = Overspending(job.site, job.job_id, "cancelling" if cancels else "reported", reason, context.clock())
-            context.store.write(lambda connection: overspending.note(connection, found))
-            _log.info("site %s: job %s: %s", job.site, job.job_id, state)
         if cancels:
-            self._cancel(context, job, reason)
-
-    def _cancel(self, context: ProbeContext, job: Capped, reason: str) -> None:
-        failures, after = self._retries.get(job.job_id, (0, 0.0))
-        if self.monotonic() < after:
-            return
-        try:
-            context.client.cancel(job.job_id)
-        except RayslurmError:
-            wait = context.site.scaled(RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)])
-            self._retries[job.job_id] = (failures + 1, self.monotonic() + wait)
-            raise
-
-        def note(connection: sqlite3.Connection) -> None:
-            done = Overspending(job.site, job.job_id, "cancelled", reason, context.clock())
-            overspending.note(connection, done)
-            chain = chains.of_job(connection, job.site, job.job_id)
-            if chain is not None:
-                chains.end(connection, chain.token, f"job {job.job_id} was cancelled by rayslurm: {reason}")
-
-        context.store.write(note)
-        self._retries.pop(job.job_id, None)
+            self._canceller.cancel(context, following)
 
 
 def _state(

@@ -13,10 +13,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from exporter.errors import ConfigError, RayslurmError
+from exporter.errors import ConfigError
 from exporter.launch.spec import Spec, spec_of_journal
+from exporter.owner.canceller import Canceller
 from exporter.probes import ProbeContext, Unhurried
-from exporter.store import chains, clusters, conditions, consequences, waste
+from exporter.store import clusters, conditions, consequences, waste
 from exporter.store.conditions import CONDITIONS, Condition, Spell, Watched
 from exporter.store.consequences import Consequence
 
@@ -24,9 +25,6 @@ _log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 30.0
 """Between two looks into the store."""
-
-RETRY_SECONDS = (60.0, 120.0, 240.0, 480.0, 900.0)
-"""How long to wait after each time that the site could not be told to cancel a job."""
 
 SLACK_SECONDS = 60.0
 """By how much anything may be late because a command takes as long as it may."""
@@ -65,12 +63,6 @@ class Look:
 
 
 @dataclass(slots=True)
-class _Retry:
-    failures: int
-    after: float
-
-
-@dataclass(slots=True)
 class Consequences(Unhurried):
     """Looks after the running jobs of one site; run like a probe, in its site's worker.
 
@@ -82,7 +74,10 @@ class Consequences(Unhurried):
     name: str = "consequences"
     keeps_seconds: float = 0
     _last: tuple[float, float] | None = None
-    _retries: dict[str, _Retry] = field(default_factory=dict)
+    _canceller: Canceller = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._canceller = Canceller(self.monotonic)
 
     def run(self, context: ProbeContext) -> float:
         """See `Probe.run`."""
@@ -93,7 +88,7 @@ class Consequences(Unhurried):
             idle = clusters.idle_since(connection, site, now=now)
             nothing = not watched and not conditions.has_open(connection, site)
             settling = waste.to_settle(connection, site, now=now)
-        self._retries = {job.job_id: self._retries[job.job_id] for job in watched if job.job_id in self._retries}
+        self._canceller.keep_only({job.job_id for job in watched})
         if settling:
             context.store.write(lambda connection: waste.settle(connection, site, now=now))
         if nothing:
@@ -103,20 +98,20 @@ class Consequences(Unhurried):
             for job in watched
         }
 
-        def take_in(connection: sqlite3.Connection) -> list[tuple[Watched, Consequence]]:
+        def take_in(connection: sqlite3.Connection) -> list[Consequence]:
             if jumped:
                 conditions.close(connection, site)
             gap = 2 * context.site.scaled(LOOK_SECONDS) + SLACK_SECONDS
             seen = {job_id: looked.since for job_id, looked in looks.items()}
             spells = conditions.observe(connection, site, seen, now=now, gap=gap)
             return [
-                (job, following)
+                following
                 for job in watched
                 if (following := _follow(connection, job, looks[job.job_id], spells, now=now)) is not None
             ]
 
-        for job, following in context.store.write(take_in):
-            self._cancel(context, job, following)
+        for following in context.store.write(take_in):
+            self._canceller.cancel(context, following)
         return LOOK_SECONDS
 
     def delay_after_failure(self) -> float:
@@ -128,27 +123,6 @@ class Consequences(Unhurried):
         steady, before = self.monotonic(), self._last
         self._last = (now, steady)
         return before is not None and abs((now - before[0]) - (steady - before[1])) > JUMP_SECONDS
-
-    def _cancel(self, context: ProbeContext, job: Watched, following: Consequence) -> None:
-        """Tells the site to cancel a job. Should this process die before it is noted, it is told once more: no harm."""
-        retry = self._retries.get(job.job_id, _Retry(0, 0.0))
-        if self.monotonic() < retry.after:
-            return
-        try:
-            context.client.cancel(job.job_id)
-        except RayslurmError:
-            wait = context.site.scaled(RETRY_SECONDS[min(retry.failures, len(RETRY_SECONDS) - 1)])
-            self._retries[job.job_id] = _Retry(retry.failures + 1, self.monotonic() + wait)
-            raise
-
-        def note(connection: sqlite3.Connection) -> None:
-            consequences.note(connection, following.told(at=context.clock()))
-            chain = chains.of_job(connection, job.site, job.job_id)
-            if chain is not None:
-                chains.end(connection, chain.token, f"job {job.job_id} was cancelled by rayslurm: {following.reason}")
-
-        context.store.write(note)
-        _log.warning("site %s: job %s is cancelled: %s", job.site, job.job_id, following.reason)
 
 
 _UNKNOWN = float("nan")

@@ -36,14 +36,12 @@ class AreasProbe(Unhurried):
             return INTERVAL_SECONDS
         kind = workspaces.command[0]
         text = whole(checked(context.client.tool(*workspaces.command))).stdout
-        parsed = context.read(kind, text, _PARSERS[kind])
 
-        def take_in(connection: sqlite3.Connection) -> None:
-            context.keep(connection, kind, text, faults=len(parsed.warnings))
-            found = [sample for area in parsed.records for sample in _samples(area)]
+        def keep(connection: sqlite3.Connection, records: tuple[WorkspaceRecord, ...]) -> None:
+            found = [sample for area in records for sample in _samples(area)]
             samples.replace(connection, context.site.name, self.name, found, now=context.clock())
 
-        context.store.write(take_in)
+        context.take_in(kind, text, _PARSERS[kind], keep)
         return INTERVAL_SECONDS
 
     def delay_after_failure(self) -> float:

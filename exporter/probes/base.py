@@ -50,6 +50,32 @@ class ProbeContext:
             self.store.write(lambda connection: self.keep(connection, source, text, faults=1))
             raise
 
+    def take_in(
+        self,
+        source: str,
+        text: str,
+        parse: Callable[..., Parsed[RecordT]],
+        keep: Callable[[sqlite3.Connection, tuple[RecordT, ...]], object],
+    ) -> None:
+        """Reads an answer with a parser, and has what it says kept in one transaction with the raw text.
+
+        Args:
+            source: which parser, by the name under which texts and faults are kept.
+            text: the answer.
+            parse: the parser.
+            keep: keeps the records in place of what was known.
+
+        Raises:
+            InputError: it is not understood; it was kept raw, and counted.
+        """
+        parsed = self.read(source, text, parse)
+
+        def change(connection: sqlite3.Connection) -> None:
+            self.keep(connection, source, text, faults=len(parsed.warnings))
+            keep(connection, parsed.records)
+
+        self.store.write(change)
+
     def keep(self, connection: sqlite3.Connection, source: str, text: str, *, faults: int) -> str:
         """Keeps a raw text, and counts what of it was not understood, in the caller's transaction.
 

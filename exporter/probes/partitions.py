@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from exporter.parsers import sinfo
 from exporter.probes.base import ProbeContext, Unhurried
+from exporter.records import PartitionRecord
 from exporter.store import partitions
 
 INTERVAL_SECONDS = 86400.0
@@ -23,13 +24,11 @@ class PartitionsProbe(Unhurried):
     def run(self, context: ProbeContext) -> float:
         """See `Probe.run`."""
         text = context.client.partitions().stdout
-        parsed = context.read(sinfo.SOURCE, text, sinfo.parse)
 
-        def take_in(connection: sqlite3.Connection) -> None:
-            context.keep(connection, sinfo.SOURCE, text, faults=len(parsed.warnings))
-            partitions.replace(connection, context.site.name, parsed.records, now=context.clock())
+        def keep(connection: sqlite3.Connection, records: tuple[PartitionRecord, ...]) -> None:
+            partitions.replace(connection, context.site.name, records, now=context.clock())
 
-        context.store.write(take_in)
+        context.take_in(sinfo.SOURCE, text, sinfo.parse, keep)
         return INTERVAL_SECONDS
 
     def delay_after_failure(self) -> float:

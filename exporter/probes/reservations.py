@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from exporter.client.client import checked, whole
 from exporter.parsers import reservations as parser
 from exporter.probes.base import ProbeContext, Unhurried
+from exporter.records import ReservationRecord
 from exporter.store import reservations
 
 INTERVAL_SECONDS = 6 * 3600.0
@@ -24,13 +25,11 @@ class ReservationsProbe(Unhurried):
     def run(self, context: ProbeContext) -> float:
         """See `Probe.run`."""
         text = whole(checked(context.client.tool("scontrol", "-o", "show", "reservation"))).stdout
-        parsed = context.read(parser.SOURCE, text, parser.parse)
 
-        def take_in(connection: sqlite3.Connection) -> None:
-            context.keep(connection, parser.SOURCE, text, faults=len(parsed.warnings))
-            reservations.replace(connection, context.site.name, parsed.records, now=context.clock())
+        def keep(connection: sqlite3.Connection, records: tuple[ReservationRecord, ...]) -> None:
+            reservations.replace(connection, context.site.name, records, now=context.clock())
 
-        context.store.write(take_in)
+        context.take_in(parser.SOURCE, text, parser.parse, keep)
         return INTERVAL_SECONDS
 
     def delay_after_failure(self) -> float:

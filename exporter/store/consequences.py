@@ -1,4 +1,4 @@
-"""What followed when a job was of no use, as its spec has it: it was reported, or cancelled."""
+"""What followed when a job was of no use or over its cap, as its spec has it: it was reported, or cancelled."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
-from exporter.store.conditions import Condition
 from exporter.store.jobs import JobRow
+
+Cause = Literal["never_ready", "tunnel_down", "idle", "over_cap"]
+"""One of `conditions.CONDITIONS`, or that it has cost more than its `max_units`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,7 @@ class Consequence:
 
     site: str
     job_id: str
-    condition: Condition
+    condition: Cause
     state: Literal["reported", "cancelling", "cancelled"]
     reason: str
     at: float
@@ -44,7 +46,7 @@ def note(connection: sqlite3.Connection, consequence: Consequence) -> None:
     )  # fmt: skip
 
 
-def withdraw(connection: sqlite3.Connection, site: str, job_id: str, gone: Collection[Condition]) -> None:
+def withdraw(connection: sqlite3.Connection, site: str, job_id: str, gone: Collection[Cause]) -> None:
     """Takes back what was reported of a running job, and a cancel that came to nothing, of conditions that are gone."""
     for condition in gone:
         connection.execute(

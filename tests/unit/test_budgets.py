@@ -15,9 +15,10 @@ from exporter.config import load_config
 from exporter.metrics.render import Renderer
 from exporter.owner.budgets import Budgets
 from exporter.records import AllocationRecord
-from exporter.store import balances, campaign_budgets, estimates, overspending
+from exporter.store import balances, campaign_budgets, consequences, estimates
 from exporter.store.db import Store
 from exporter.store.estimates import Estimate
+from exporter.web.pages import Pages
 from tests.unit.conftest import Clock, MakeSite
 from tests.unit.filled import SITE, as_puhti
 from tests.unit.test_campaigns import HOUR, SPEC, Bench, accepted
@@ -147,8 +148,8 @@ def run_over(bench: Bench, more: str, units: float) -> None:
 
 def state_of(bench: Bench) -> Any:
     with bench.store.snapshot() as connection:
-        found = overspending.of_job(connection, SITE, "77")
-    return found and (found.state, found.reason)
+        found = consequences.of_job(connection, SITE, "77")
+    return (found[0].state, found[0].reason) if found else None
 
 
 def test_a_job_over_its_cap_is_reported_and_not_cancelled(bench: Bench, config_path: Path) -> None:
@@ -158,14 +159,16 @@ def test_a_job_over_its_cap_is_reported_and_not_cancelled(bench: Bench, config_p
     assert state_of(bench) == ("reported", "it has cost 6.50 cpu BU so far, and its max_units is 6")
     assert "cancel" not in [verb for verb, _ in bench.transport.asked]
     done = rayslurm("explain", "77", config=config_path)
-    assert "reported: it has cost 6.50 cpu BU so far" in done.stdout, done.stderr
+    assert "reported" in done.stdout, done.stderr
+    assert "it has cost 6.50 cpu BU so far, and its max_units is 6" in done.stdout
     shown = json.loads(rayslurm("explain", "77", "--json", config=config_path).stdout)
-    assert shown["overspent"]["state"] == "reported"
+    (followed,) = shown["consequences"]
+    assert (followed["condition"], followed["state"]) == ("over_cap", "reported")
     assert shown["reserved"]["units"] == PRICE
-    assert "over its cap: it has cost 6.50" in rayslurm("status", config=config_path).stderr
+    assert "it has cost 6.50 cpu BU so far, and its max_units is 6" in rayslurm("status", config=config_path).stdout
 
 
-def test_it_is_cancelled_once_where_the_spec_says_so(bench: Bench, make_site: MakeSite) -> None:
+def test_it_is_cancelled_once_where_the_spec_says_so(bench: Bench, make_site: MakeSite, config_path: Path) -> None:
     run_over(bench, "max_units: 6\non_max_units: cancel\n", 6.5)
     bench.context, bench.transport = make_site([Exchange("cancel", "")], **PUHTI)
     looking = Budgets(bench.config)
@@ -173,6 +176,9 @@ def test_it_is_cancelled_once_where_the_spec_says_so(bench: Bench, make_site: Ma
         looking.run(bench.context)
     assert [verb for verb, _ in bench.transport.asked] == ["cancel"]
     assert state_of(bench) == ("cancelled", "it has cost 6.50 cpu BU so far, and its max_units is 6")
+    bench.ends("77", "cancelled")
+    page = Pages(bench.store, load_config(config_path), clock=bench.clock).job(SITE, "77") or ""
+    assert "Cancelled by rayslurm: it has cost 6.50 cpu BU so far, and its max_units is 6" in page
 
 
 @pytest.mark.parametrize("units", [5.9, 6.0])

@@ -55,6 +55,12 @@ def test_what_runs_every_hour_runs_every_hour_in_these_nights_too() -> None:
         assert len(found) == 24
 
 
+def test_times_that_come_close_in_such_a_night_alone_are_no_fault() -> None:
+    sundays = campaign("{cron: '1 2-4 * * 0', timezone: Europe/Helsinki}")
+    night = between(sundays, after=at("2026-03-29", HELSINKI), until=at("2026-03-30", HELSINKI))
+    assert shown(night) == ["03-29 00:01", "03-29 01:00", "03-29 01:01"]
+
+
 def test_monday_is_monday() -> None:
     due = next(times(campaign("{cron: '0 9 * * 1', timezone: Europe/Helsinki}"), after=at("2026-11-25")))
     assert f"{datetime.fromtimestamp(due, HELSINKI):%A %H:%M}" == "Monday 09:00"

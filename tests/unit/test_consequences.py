@@ -18,7 +18,8 @@ from exporter.config import Config
 from exporter.errors import ConfigError, ConnectError
 from exporter.launch.launcher import Launcher
 from exporter.launch.spec import Spec, load_spec, spec_of_journal
-from exporter.owner.consequences import LOOK_SECONDS, RETRY_SECONDS, Consequences
+from exporter.owner.canceller import RETRY_SECONDS
+from exporter.owner.consequences import LOOK_SECONDS, Consequences
 from exporter.probes import ProbeContext
 from exporter.store import chains, conditions, consequences, jobs, runs, tunnels
 from exporter.store.consequences import Consequence

@@ -15,7 +15,7 @@ CREATE INDEX spells_open ON spells (site) WHERE open = 1;
 CREATE TABLE consequences (
     site        TEXT NOT NULL,
     job_id      TEXT NOT NULL,
-    condition   TEXT NOT NULL CHECK (condition IN ('never_ready', 'tunnel_down', 'idle')),
+    condition   TEXT NOT NULL CHECK (condition IN ('never_ready', 'tunnel_down', 'idle', 'over_cap')),
     state       TEXT NOT NULL CHECK (state IN ('reported', 'cancelling', 'cancelled')),
     reason      TEXT NOT NULL,              -- for people
     at          REAL NOT NULL,

@@ -45,14 +45,3 @@ CREATE TABLE campaign_overdraws (
     reason      TEXT NOT NULL,              -- for people; empty where it would not
     at          REAL NOT NULL
 ) STRICT;
-
--- Running jobs that cost more than the max_units of their spec, and what followed.
-CREATE TABLE overspending (
-    site        TEXT NOT NULL,
-    job_id      TEXT NOT NULL,
-    state       TEXT NOT NULL CHECK (state IN ('reported', 'cancelling', 'cancelled')),
-    reason      TEXT NOT NULL,              -- for people
-    at          REAL NOT NULL,
-    PRIMARY KEY (site, job_id),
-    FOREIGN KEY (site, job_id) REFERENCES jobs (site, job_id) ON DELETE CASCADE
-) STRICT;
