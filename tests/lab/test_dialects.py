@@ -55,10 +55,11 @@ def printed(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prin
     folder = tmp_path_factory.mktemp("dialects")
     rayslurm = configure_sites(lab, folder, {**{site: {} for site in GPU_JOBS}, "lumi": {"project": FOREIGN}})
     over = lab.path("LAB_RUN") / "areas/scratch" / lab.fact("PROJECT") / "results.bin"
+    # Before it is served: the areas are read at once, and then not for hours.
+    over.write_bytes(b"x" * 3_000_000)
+    lab.change_projects(lambda known: known[lab.fact("PROJECT")]["areas"].update(scratch=[2 << 20, 100]))
+    lab.refresh_balances()
     with own_site(lab), rayslurm.serving():
-        over.write_bytes(b"x" * 3_000_000)
-        lab.change_projects(lambda known: known[lab.fact("PROJECT")]["areas"].update(scratch=[2 << 20, 100]))
-        lab.refresh_balances()
         ids = {}
         for site, (options, _) in GPU_JOBS.items():
             wrap = "'sleep 20; python3 -c \"sum(range(30_000_000))\"'"
