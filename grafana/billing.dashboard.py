@@ -235,13 +235,19 @@ dashboard = Dashboard(
             ),
             lines(
                 "Pace: units a day",
-                "What everybody of the project uses, as a mean of the last week.",
+                "What everybody of the project uses, as a mean of the last week, and what jobs followed here "
+                "were billed.",
                 [
                     over_time(
                         f"max by (project, kind, unit) "
                         f'(rayslurm:allocation_used:per_day_7d{{{PROJECT}, kind!="storage"}})',
                         "{{project}} {{kind}} {{unit}}",
-                    )
+                    ),
+                    over_time(
+                        f"max by (project, kind, unit) (rayslurm:billing_units:per_day_1d{{{PROJECT}}})",
+                        "{{project}} {{kind}} {{unit}} billed here, last day",
+                        "B",
+                    ),
                 ],
                 unit="none",
                 empty="Not known: a day of the last week must have been seen.",

@@ -305,7 +305,7 @@ dashboard = Dashboard(
                 [now('max(up{job="rayslurm"})', "")],
                 unit="none",
                 mappings=words(YES_NO),
-                empty="Prometheus does not know it",
+                empty="not known to Prometheus",
                 width=3,
             ),
             stat(
@@ -362,8 +362,8 @@ dashboard = Dashboard(
                     {
                         "uploaded": ("uploaded", "green"),
                         "present": ("present", "blue"),
-                        "failed": ("failed", "orange"),
-                        "given_up": ("given up", "red"),
+                        "failed": ("failed", "red"),
+                        "given_up": ("given up", "dark-red"),
                     }
                 ),
             ),
