@@ -5,7 +5,7 @@ from __future__ import annotations
 from grafanalib.core import Dashboard, Time
 
 from grafana.panels import LINKS, bars, column, flow, job_link, levels, lines, row, share, stat, state, table
-from grafana.queries import CAMPAIGN, PROJECT, SITE, columns, marks, now, over_time, picked, variables
+from grafana.queries import CAMPAIGN, PROJECT, SITE, by_hand, columns, marks, now, over_time, picked, variables
 from grafana.states import JOB, YES_NO, words
 
 _OURS = f"{SITE}, {PROJECT}, {CAMPAIGN}"
@@ -278,12 +278,13 @@ dashboard = Dashboard(
             row("What was paid"),
             bars(
                 "By campaign",
-                "Bills, in the step of time in which they became final. Jobs outside of campaigns stand "
-                "without a name.",
+                "Bills, in the step of time in which they became final.",
                 [
                     over_time(
-                        f"sum by (campaign, kind, unit) (increase(rayslurm_billing_units_total{{{_OURS}}}"
-                        "[$__rate_interval])) > 0",
+                        by_hand(
+                            f"sum by (campaign, kind, unit) (increase(rayslurm_billing_units_total{{{_OURS}}}"
+                            "[$__rate_interval])) > 0"
+                        ),
                         "{{campaign}} {{kind}} {{unit}}",
                         interval="10m",
                     )
