@@ -62,12 +62,13 @@ _STAY_UP: tuple[str, str, str, dict[str, Any]] = (
 )
 
 
-def run(*, check: bool, port: int) -> None:
+def run(*, check: bool, port: int, another: bool) -> None:
     """Runs the demo until it is interrupted; with `check` compares for a minute and ends.
 
     Args:
         check: compare /metrics with what is true at the practice sites.
-        port: where /metrics is, if it is free.
+        port: where /metrics is.
+        another: whether it may be another one where that is taken.
 
     Raises:
         RayslurmError: serve ended by itself, or what was compared differs.
@@ -78,7 +79,7 @@ def run(*, check: bool, port: int) -> None:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rayslurm-demo-")))
         sites = stack.enter_context(_sites(folder))
-        config = _configure(folder, sites, _free(port))
+        config = _configure(folder, sites, _free(port) if another else port)
         process = stack.enter_context(_serve(folder, config))
         store = stack.enter_context(open_store(config))
         url = f"http://{config.listen}"
