@@ -1,8 +1,8 @@
-"""Services of docker-compose.yml without a container engine: what an engine would do to a process, done with namespaces.
+"""Services of docker-compose.yml without a container engine: what that would do to a process, done with namespaces.
 
 A service runs with its own command line, user, environment and mounts, on a root file system that it can't write where
-the file says so, without capabilities, in a network of its own whose loopback all services of a `Machine` share, so that
-ports are those of the file. What it runs is this machine's: Debian's binaries, and rayslurm of this checkout.
+the file says so, without capabilities, in a network of its own whose loopback all services of a `Machine` share, so
+that ports are those of the file. What it runs is this machine's: Debian's binaries, and rayslurm of this checkout.
 """
 
 from __future__ import annotations
