@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import paramiko
 
 from exporter.practice import prints, slurm, supervisor
 from exporter.practice.prints import Area
-from exporter.practice.ray import Dashboard, Endpoint, NodeMetrics
+from exporter.practice.ray import Dashboard, Endpoint, Node, NodeMetrics
 from exporter.practice.slurm import ZONE, Called, Said
 from exporter.practice.sshd import Host, SshServer
 from exporter.practice.world import GIB, Job, World
@@ -26,15 +26,22 @@ from exporter.practice.world import GIB, Job, World
 PROJECT = "project_2001234"
 LOOK_SECONDS = 0.5
 
+# As if the project had begun eight weeks ago, with its first grant.
+_TODAY = datetime.now(ZONE).date()
 _ABOUT: dict[str, Any] = {
     "owner": slurm.USER,
     "title": "Practice",
-    "start": "2026-01-15",
-    "end": "2027-12-31",
+    "start": f"{_TODAY - timedelta(days=56)}",
+    "end": f"{_TODAY + timedelta(days=400)}",
     "status": "open",
-    "latest_grant": "2026-10-01",
-    "csc": {"CPU": (60000, 20), "GPU": (1000, 30), "Storage": (300000, 40), "Cloud": (400, 10)},
-    "lumi": {"cpu_hours": (10000, 250), "gpu_hours": (300, 12), "storage_hours": (100, 5), "qpu_secs": (0, 0)},
+    "latest_grant": f"{_TODAY - timedelta(days=56)}",
+    "csc": {"CPU": (60000, 18250), "GPU": (1000, 230), "Storage": (300000, 92400), "Cloud": (400, 110)},
+    "lumi": {
+        "cpu_hours": (10000, 3250),
+        "gpu_hours": (300, 86),
+        "storage_hours": (100, 22),
+        "qpu_secs": (0, 0),
+    },
 }
 _QUOTAS = {"home": (10 * GIB, 100_000), "projappl": (50 * GIB, 100_000), "scratch": (1024 * GIB, 1_000_000)}
 _PROJECT_FILES = "/var/lib/project_info/users"
@@ -74,6 +81,7 @@ class PracticeSite:
         self._folder = folder
         self._rays: dict[int, list[Endpoint]] = {}
         self._tunnels: dict[int, list[tuple[float, str]]] = {}
+        self._broken: dict[int, str] = {}
         self._told: list[tuple[float, dict[str, float]]] = []
         self._lock = threading.Lock()
         home, self._bin = folder / "home", folder / "bin"
@@ -141,6 +149,16 @@ class PracticeSite:
             changes = [(at, state) for at, state in self._tunnels.get(job_id, ()) if at <= until]
         before = ["refused", *(state for at, state in changes if at <= since)]
         return {before[-1], *(state for at, state in changes if at > since)}
+
+    def break_tunnel(self, job_id: int, state: str = "refused") -> None:
+        """Has a running job's tunnels `refused` or `target_down`, whatever they should be, until they are mended."""
+        with self._lock:
+            self._broken[job_id] = state
+
+    def mend_tunnel(self, job_id: int) -> None:
+        """Lets a job's tunnels be as they should be."""
+        with self._lock:
+            self._broken.pop(job_id, None)
 
     def _used(self) -> dict[str, float]:
         if self.name == "lumi":
@@ -218,6 +236,8 @@ class PracticeSite:
         """Makes a job's tunnel what it should be, where it isn't."""
         wanted = job.tunnel(now)
         with self._lock:
+            if wanted != "refused":
+                wanted = self._broken.get(job.job_id, wanted)
             changes = self._tunnels.setdefault(job.job_id, [(0.0, "refused")])
             if changes[-1][1] == wanted:
                 return
@@ -240,14 +260,16 @@ class PracticeSite:
     def _start_ray(self, job: Job) -> None:
         plan = json.loads((job.folder / "plan.json").read_text(encoding="utf-8"))
         token = (job.folder / "ray_auth_token").read_text(encoding="utf-8").strip()
-        cpus, session = plan["cpus_per_node"], f"session_{job.start}_{job.job_id}"
+        node = Node(plan["cpus_per_node"], job.gpus // job.nodes, job.memory // job.nodes, job.idle)
+        session = f"session_{job.start}_{job.job_id}"
         opened = self._rays.setdefault(job.job_id, [])
         for tunnel in plan["tunnels"]:
             port = tunnel["vm_port"]
             if tunnel["name"] == "dashboard":
-                opened.append(Dashboard(port, nodes=job.nodes, cpus=cpus, session=session, token=token))
+                opened.append(Dashboard(port, nodes=job.nodes, node=node, session=session, token=token))
             elif tunnel["name"].startswith("metrics-"):
-                opened.append(NodeMetrics(port, cpus=cpus, session=session))
+                number = int(tunnel["name"].removeprefix("metrics-"))
+                opened.append(NodeMetrics(port, node=node, session=session, number=number))
 
 
 def _print(job: Job, now: float) -> None:
