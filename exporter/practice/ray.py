@@ -163,7 +163,7 @@ def node_metrics(node: Node, number: int, session: str, now: float) -> str:
     counted = {**cluster, "NodeAddress": address}
     tasks = {"Component": "core_worker", "IsRetry": "0", "Name": "work", "Source": "executor", **counted}
     running = 0 if node.idle else node.cpus
-    pages = [
+    pages: list[tuple[str, str, list[tuple[Mapping[str, str], float]]]] = [
         ("node_cpu_utilization", "Total CPU usage on a ray node", [(here, 100 * busy)]),
         ("node_cpu_count", "Total CPUs available on a ray node", [(here, node.cpus)]),
         ("node_mem_used", "Memory usage on a ray node", [(here, int(node.memory * (0.2 + 0.6 * busy)))]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import socketserver
@@ -82,6 +83,7 @@ class PracticeSite:
         self._rays: dict[int, list[Endpoint]] = {}
         self._tunnels: dict[int, list[tuple[float, str]]] = {}
         self._broken: dict[int, str] = {}
+        self._saying: dict[str, Said] = {}
         self._told: list[tuple[float, dict[str, float]]] = []
         self._lock = threading.Lock()
         home, self._bin = folder / "home", folder / "bin"
@@ -150,6 +152,16 @@ class PracticeSite:
         before = ["refused", *(state for at, state in changes if at <= since)]
         return {before[-1], *(state for at, state in changes if at > since)}
 
+    def break_command(self, name: str, said: Said) -> None:
+        """Has a command of the login node say something else, until it is mended."""
+        with self._lock:
+            self._saying[name] = said
+
+    def mend_command(self, name: str) -> None:
+        """Lets a command of the login node say what it should."""
+        with self._lock:
+            self._saying.pop(name, None)
+
     def break_tunnel(self, job_id: int, state: str = "refused") -> None:
         """Has a running job's tunnels `refused` or `target_down`, whatever they should be, until they are mended."""
         with self._lock:
@@ -182,6 +194,10 @@ class PracticeSite:
 
     def _answer(self, call: Mapping[str, Any]) -> Said:
         called = Called(call["arguments"], Path(call["folder"]), call["environment"])
+        with self._lock:
+            said = self._saying.get(call["name"])
+        if said is not None:
+            return said
         return self._commands[call["name"]](called)
 
     def _csc_projects(self, called: Called) -> Said:
@@ -227,7 +243,7 @@ class PracticeSite:
             for job in self.world.jobs():
                 self._tend_tunnel(job, now)
                 _print(job, now)
-                supervisor.write(job, now)
+                supervisor.write(job, now, self._restarts(job.job_id))
             self._write_balances()
             with self._lock:
                 self._told.append((now, self._used()))
@@ -256,6 +272,13 @@ class PracticeSite:
                 endpoint.stop()
             with self._lock:
                 changes.append((time.time(), "refused"))
+
+    def _restarts(self, job_id: int) -> int:
+        """Returns how often a job's tunnels came back."""
+        with self._lock:
+            states = [state for _, state in self._tunnels.get(job_id, ())]
+        returns = sum(before == "refused" and after != "refused" for before, after in itertools.pairwise(states))
+        return max(0, returns - 1)
 
     def _start_ray(self, job: Job) -> None:
         plan = json.loads((job.folder / "plan.json").read_text(encoding="utf-8"))
