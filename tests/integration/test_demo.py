@@ -68,6 +68,7 @@ def test_it_shows_where_to_look_and_ends_without_a_trace(number: signal.Signals)
         while "rayslurm_job_state{" not in httpx.get(first, trust_env=False).text:
             assert time.monotonic() < ends, "no job on /metrics"
             time.sleep(0.5)
+        assert 'rayslurm_campaign_info{campaign="learn",' in httpx.get(first, trust_env=False).text
         assert left_behind() != before
     finally:
         process.send_signal(number)
@@ -105,7 +106,7 @@ def test_a_page_that_is_wrong_is_told_apart(
     page = tmp_path / "metrics"
     page.write_text(
         f'rayslurm_job_state{{site="roihu",job_id="{job.job_id}",state="completed"}} 1\n'
-        'rayslurm_allocation_used{provider="csc",project="project_2001234",kind="cpu"} 21\n'
+        'rayslurm_allocation_used{provider="csc",project="project_2001234",kind="cpu"} 18251\n'
     )
     monkeypatch.setattr("exporter.cli.demo_check.LAG_SECONDS", -10)
     ends = time.monotonic() + 10
@@ -116,7 +117,7 @@ def test_a_page_that_is_wrong_is_told_apart(
     assert not found.complete
     told = "\n".join(found.differences)
     assert "state cancelled: /metrics has None, true is 1" in told
-    assert "csc cpu used: /metrics has 21, true is 20" in told
+    assert "csc cpu used: /metrics has 18251, true is 18250" in told
     assert "roihu scratch: /metrics has None" in told
 
 
