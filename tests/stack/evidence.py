@@ -48,8 +48,8 @@ def unfinished_tests(junit: Path) -> list[str]:
 def main() -> None:
     """Prints what the last run saw and, as its last line, the counts; ends with 1 where something wasn't right.
 
-    What failed is each alert that did not come or go, each panel, variable and annotation without data, and each test that did not
-    pass, those among them that say the same of an alert or a panel.
+    What failed is each alert that did not come or go, each panel, variable and annotation without data, and each test
+    that did not pass, those among them that say the same of an alert or a panel.
     """
     known = json.loads(EVIDENCE.read_text(encoding="utf-8")) if EVIDENCE.exists() else {}
     alerts, panels = known.get("alert", []), known.get("panel", [])
