@@ -344,7 +344,7 @@ dashboard = Dashboard(
                 width=3,
             ),
             stat(
-                "Parts of it missing",
+                "Parts missing",
                 "Parts of rayslurm's page that could not be made when it was last scraped.",
                 [now("sum(1 - min by (collector) (rayslurm_collector_success))", "missing")],
                 unit="short",

@@ -136,6 +136,7 @@ dashboard = Dashboard(
                 ],
                 unit="none",
                 decimals=2,
+                named=True,
                 empty="not known",
             ),
             stat(
@@ -289,7 +290,7 @@ dashboard = Dashboard(
                 ],
                 steps=(("red", 0), ("orange", 0.25), ("green", 0.6)),
                 empty="Told when it has ended, by seff or sacct.",
-                width=6,
+                width=5,
                 height=9,
             ),
             table(
@@ -305,7 +306,7 @@ dashboard = Dashboard(
                 empty="Nothing is told of this job now.",
                 sort=("When", False),
                 overrides=[column("When", unit="dateTimeAsLocal", custom_width=170)],
-                width=6,
+                width=5,
                 height=9,
             ),
             table(
@@ -360,7 +361,7 @@ dashboard = Dashboard(
                     column("Frequency", unit="hertz"),
                     column("What", custom_width=145),
                 ],
-                width=8,
+                width=10,
                 height=9,
             ),
             row("Its tunnels"),

@@ -53,7 +53,7 @@ def row(title: str) -> Panel:
 def stat(
     title: str, description: str, targets: Sequence[Target], *, unit: str, empty: str, width: int = 4, height: int = 4,
     steps: Sequence[tuple[str, float]] = (("blue", 0),), mappings: Sequence[_Json] = (), decimals: int | None = None,
-    field: str = "", overrides: Sequence[_Json] = (),
+    field: str = "", named: bool = False, overrides: Sequence[_Json] = (),
 ) -> Panel:  # fmt: skip
     """Returns the latest values in large figures.
 
@@ -68,6 +68,7 @@ def stat(
         steps: colours, each from a value on; the first is also that of `empty`.
         mappings: values to words.
         decimals: how many, where not as many as are needed.
+        named: whether a single value too stands with its name, such as its unit of billing.
         field: a label that is shown in place of the values; its queries are those of a table.
         overrides: of single series.
     """
@@ -82,6 +83,7 @@ def stat(
         graphMode="none",
         reduceCalc="lastNotNull",
         fields=f"/^{field}$/" if field else "",
+        textMode="value_and_name" if named else "auto",
         decimals=decimals,
         mappings=list(mappings),
         thresholds=_steps(steps),
@@ -109,6 +111,7 @@ def lines(
         valueMin=lowest,
         valueMax=highest,
         valueDecimals=decimals,
+        axisSoftMax=1 if decimals == 0 else None,  # what is all 0 needs no axis up to 100
         fillOpacity=25 if stacked else 5,
         lineInterpolation="stepAfter" if stepped else "linear",
         stacking={"mode": "normal", "group": "A"} if stacked else {},

@@ -128,7 +128,7 @@ dashboard = Dashboard(
                 ],
                 mappings=words(numbered(TUNNEL)),
                 empty=_NO_TUNNEL,
-                height=9,
+                height=12,
             ),
             table(
                 "Tunnels",
@@ -156,8 +156,7 @@ dashboard = Dashboard(
                     "Value #E": "Exposed",
                 },
                 empty=_NO_TUNNEL,
-                height=9,
-                width=12,
+                height=8,
                 sort=("State", False),
                 overrides=[
                     job_link(),
@@ -203,8 +202,7 @@ dashboard = Dashboard(
                     "Value #G": "GCS",
                 },
                 empty="No Ray of this choice has answered: none runs, or none is ready.",
-                height=9,
-                width=12,
+                height=8,
                 sort=("Idle for", True),
                 overrides=[
                     job_link(),
