@@ -301,7 +301,7 @@ dashboard = Dashboard(
                     )
                 ],
                 empty="No provider has told a balance yet.",
-                steps=(("red", 0), ("orange", 0.05), ("green", 0.2)),
+                steps=(("text", 0), ("red", 0), ("orange", 0.05), ("green", 0.2)),
                 width=10,
             ),
             table(

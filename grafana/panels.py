@@ -35,7 +35,7 @@ _JOB_URL = (
 )
 _Json = dict[str, Any]
 
-_NARROW = 60
+_NARROW = 80
 """Pixels that a column takes at least: Grafana's own 150 push half of a wide table out of sight."""
 
 _UNKNOWN: _Json = {
@@ -94,12 +94,12 @@ def stat(
 def lines(
     title: str, description: str, targets: Sequence[Target], *, unit: str, empty: str, width: int = 12, height: int = 8,
     highest: int | None = None, decimals: int | None = None, overrides: Sequence[_Json] = (), stacked: bool = False,
-    stepped: bool = False, lowest: int | None = 0,
+    stepped: bool = False, lowest: int | None = 0, beside: bool = False,
 ) -> Panel:  # fmt: skip
     """Returns lines over time; the arguments are those of `stat`, and a few more.
 
     The axis goes from `lowest` to `highest` where they are told. Lines are `stacked` on each other; where they are
-    `stepped`, a value holds until the next.
+    `stepped`, a value holds until the next. The legend stands below, or `beside`, where it may get long.
     """
     return TimeSeries(
         title=title,
@@ -115,6 +115,7 @@ def lines(
         fillOpacity=25 if stacked else 5,
         lineInterpolation="stepAfter" if stepped else "linear",
         stacking={"mode": "normal", "group": "A"} if stacked else {},
+        legendPlacement="right" if beside else "bottom",
         tooltipMode="multi",
         overrides=list(overrides),
         extraJson=_empty(empty),
