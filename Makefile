@@ -31,6 +31,7 @@ demo-check: $(STAMP) ## The same for a minute, comparing /metrics with what is t
 test: $(STAMP) ## Run all tests; as root on Debian with the lab, elsewhere what can run there
 	@tests/prepare tests
 	@tests/prepare ray
+	@tests/prepare node
 	@# Most of the time goes into waiting for the lab, so three test files at a time, each process with its own lab
 	$(BIN)/python -m pytest -n 3 --dist=loadfile --no-loadscope-reorder
 
