@@ -19,7 +19,8 @@ _DASHBOARD = (
 _VARIABLE = ("allValue", "hide", "includeAll", "label", "multi", "name", "query", "refresh", "regex", "sort", "type")
 _PANEL = ("datasource", "description", "gridPos", "id", "interval", "links", "options", "title", "type")
 _TARGET = ("datasource", "expr", "format", "instant", "interval", "legendFormat", "refId")
-_PANEL_TYPES = ("stat", "state-timeline", "table", "timeseries")
+_PANEL_TYPES = ("bargauge", "stat", "state-timeline", "table", "timeseries")
+_ROW = ("collapsed", "gridPos", "id", "panels", "title", "type")
 
 _Json = dict[str, Any]
 
@@ -65,8 +66,12 @@ def _variable(old: _Json) -> _Json:
 
 
 def _panel(old: _Json) -> _Json:
+    if old["type"] == "row":
+        return _kept(old, _ROW)
     if old["type"] not in _PANEL_TYPES:
         raise ValueError(f"grafana/modern.py does not know panels of type {old['type']}; add what they look like today")
+    if old["type"] == "bargauge":
+        old = _bar_gauge(old)
     modern = _kept(old, _PANEL)
     modern["fieldConfig"] = _field_config(old)
     modern["pluginVersion"] = GRAFANA_VERSION
@@ -79,6 +84,34 @@ def _panel(old: _Json) -> _Json:
     if "tooltip" in options:
         options["tooltip"] = {"sort": "none", **options["tooltip"]}
     return modern
+
+
+def _bar_gauge(old: _Json) -> _Json:
+    """What grafanalib writes among the options belongs to the fields today."""
+    options, fields = old["options"], old["options"]["fieldOptions"]
+    defaults = {key: fields["defaults"][key] for key in ("decimals", "max", "min", "unit")}
+    config = old["fieldConfig"]
+    return {
+        **old,
+        "fieldConfig": {
+            **config,
+            "defaults": {
+                **config["defaults"],
+                **defaults,
+                "color": {"mode": "thresholds"},
+                "thresholds": {"mode": "absolute", "steps": fields["thresholds"]},
+            },
+        },
+        "options": {
+            "displayMode": options["displayMode"],
+            "orientation": options["orientation"],
+            "reduceOptions": {"calcs": fields["calcs"], "fields": "", "values": False},
+            "showUnfilled": True,
+            "valueMode": "color",
+            "namePlacement": "auto",
+            "sizing": "auto",
+        },
+    }
 
 
 def _field_config(old: _Json) -> _Json:

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ CHECK_JOBS = 9
 CHECK_LAUNCH_SECONDS = 1.0
 CHECK_SECONDS = 58.0
 _READY_SECONDS = 20.0
+_CAMPAIGN_SECONDS = 20
 
 _SPECS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("roihu", "train", "medium", {"nodes": 2, "cpus_per_node": 4, "memory_per_node": "8G"}),
@@ -79,6 +81,8 @@ def run(*, check: bool, port: int) -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rayslurm-demo-")))
         sites = stack.enter_context(_sites(folder))
         config = _configure(folder, sites, _free(port))
+        if not check:
+            _write_campaign(folder)
         process = stack.enter_context(_serve(folder, config))
         store = stack.enter_context(open_store(config))
         url = f"http://{config.listen}"
@@ -159,6 +163,24 @@ def _configure(folder: Path, sites: dict[str, PracticeSite], port: int) -> Confi
     path = folder / "rayslurm.yaml"
     path.write_text(yaml.safe_dump(written), encoding="utf-8")
     return load_config(path)
+
+
+def _write_campaign(folder: Path) -> None:
+    """Writes a campaign whose first run comes soon; its times are this machine's, and no faster than elsewhere."""
+    first = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=_CAMPAIGN_SECONDS)
+    campaign = {
+        "site": "lumi",
+        "partition": "small",
+        "cluster": {"nodes": 1, "cpus_per_node": 8, "memory_per_node": "16G", "time": "15m"},
+        "entrypoint": "python learn.py --rate $RATE",
+        "schedule": {"every": "5m"},
+        "start": first,
+        "matrix": {"RATE": [0.1, 0.01, 0.001]},
+        "budget": {"run": 20, "month": 200},
+    }
+    path = folder / "campaigns/learn.yaml"
+    path.parent.mkdir()
+    path.write_text(yaml.safe_dump(campaign, sort_keys=False), encoding="utf-8")
 
 
 @contextmanager

@@ -42,6 +42,34 @@ def seff_bill(site: str, project: str, paid: Bill | None) -> list[str]:
     return lines
 
 
+def seff_gpus(hosts: Sequence[str], gpus: int, load: float) -> list[str]:
+    """Returns the tables on GPUs with which CSC's seff ends on Mahti; none for a job without.
+
+    Args:
+        hosts: the job's nodes.
+        gpus: on each of them.
+        load: of each GPU, 0 to 1.
+    """
+    if not gpus:
+        return []
+    rule = "-" * 72
+    each = [(host, number) for host in hosts for number in range(gpus)]
+    heads = "     Hostname        GPU Id{:>14}{:>14}{:>14}"
+    row = "{:>12}{:>15}{:>14.2f}{:>14.2f}{:>14.2f}"
+    return [
+        "GPU job efficiency:",
+        rule,
+        "GPU load",
+        heads.format("Mean (%)", "stdDev (%)", "Max (%)"),
+        *(row.format(host, number, 90 * load, 10 * load, 100 * load) for host, number in each),
+        rule,
+        "GPU memory",
+        heads.format("Mean (GiB)", "stdDev (GiB)", "Max (GiB)"),
+        *(row.format(host, number, 60 * load, 2 * load, 64 * load) for host, number in each),
+        rule,
+    ]
+
+
 def csc_projects(project: str, about: Mapping[str, Any], spent: Mapping[str, float], now: datetime) -> list[str]:
     """Returns what csc-projects prints of a project.
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -67,13 +69,30 @@ class Endpoint:
         self._server.server_close()
 
 
+@dataclass(frozen=True)
+class Node:
+    """What a node of a practice Ray has.
+
+    Attributes:
+        cpus: cores.
+        gpus: whole ones.
+        memory: bytes.
+        idle: whether it has nothing to do.
+    """
+
+    cpus: int
+    gpus: int = 0
+    memory: int = 8 * 1024**3
+    idle: bool = False
+
+
 class Dashboard(Endpoint):
     """Answers for one cluster.
 
     Args:
         port: on loopback; 0 for a free one.
         nodes: how many it has.
-        cpus: on each.
+        node: what each of them has.
         session: its name.
         token: what every question but those on its health must carry.
 
@@ -81,39 +100,126 @@ class Dashboard(Endpoint):
         OSError: something else has the port.
     """
 
-    def __init__(self, port: int, *, nodes: int, cpus: int, session: str, token: str) -> None:
-        known = _answers(nodes, cpus, session)
+    def __init__(self, port: int, *, nodes: int, node: Node, session: str, token: str) -> None:
+        known = _answers(nodes, node.cpus, session)
 
         def answer(path: str) -> tuple[bytes, str] | None:
             if path == "/api/gcs_healthz":
                 return b"success", "text/plain"
-            text = _status(nodes * cpus, self.used_cpus) if path == "/api/cluster_status" else known.get(path)
+            text = _status(nodes, node, self.used_cpus) if path == "/api/cluster_status" else known.get(path)
             return None if text is None else (json.dumps(text).encode(), "application/json")
 
-        self.used_cpus = float(nodes * cpus)
+        self.used_cpus = 0.0 if node.idle else float(nodes * node.cpus)
         """How many of its CPUs are in use."""
         super().__init__(port, answer, token)
 
 
 class NodeMetrics(Endpoint):
-    """Answers for the metrics of one node, to whoever asks.
+    """Answers for the metrics of one node, to whoever asks: a few of those that Ray 2.60 has, under its names.
 
     Args:
         port: on loopback; 0 for a free one.
-        cpus: that the node has.
+        node: what the node has.
+        number: which of the cluster's nodes it is; 0 is the head.
         session: the cluster's name.
 
     Raises:
         OSError: something else has the port.
     """
 
-    def __init__(self, port: int, *, cpus: int, session: str) -> None:
-        text = (
-            "# HELP ray_node_cpu_count Total CPUs available on a ray node\n# TYPE ray_node_cpu_count gauge\n"
-            f'ray_node_cpu_count{{SessionName="{session}",Version="{RAY_VERSION}"}} {float(cpus)}\n'
-        )
+    def __init__(self, port: int, *, node: Node, session: str, number: int = 0) -> None:
         content_type = "text/plain; version=0.0.4; charset=utf-8"
-        super().__init__(port, lambda path: (text.encode(), content_type) if path == "/metrics" else None)
+
+        def answer(path: str) -> tuple[bytes, str] | None:
+            if path != "/metrics":
+                return None
+            return node_metrics(node, number, session, time.time()).encode(), content_type
+
+        super().__init__(port, answer)
+
+
+def node_metrics(node: Node, number: int, session: str, now: float) -> str:
+    """Returns the metrics of a node as Ray prints them; how busy it is goes up and down within five minutes.
+
+    The names, labels and texts are those of Ray 2.60: of its `dashboard/modules/reporter/reporter_agent.py`, and of the
+    page of one with a task and an actor. The labels `otel_scope_*`, `JobId` and `WorkerId` are left out.
+
+    Args:
+        node: what it has.
+        number: which of the cluster's nodes it is; 0 is the head.
+        session: the cluster's name.
+        now: epoch seconds.
+    """
+    wave = math.sin(now / 47 + number)
+    busy = 0.02 if node.idle else 0.65 + 0.25 * wave
+    address = f"10.0.0.{number + 1}"
+    cluster = {"SessionName": session, "Version": RAY_VERSION}
+    here = {
+        "IsHeadNode": str(number == 0).lower(),
+        "RayNodeType": "worker" if number else "head",
+        **cluster,
+        "ip": address,
+    }
+    counted = {**cluster, "NodeAddress": address}
+    tasks = {"Component": "core_worker", "IsRetry": "0", "Name": "work", "Source": "executor", **counted}
+    running = 0 if node.idle else node.cpus
+    pages: list[tuple[str, str, list[tuple[Mapping[str, str], float]]]] = [
+        ("node_cpu_utilization", "Total CPU usage on a ray node", [(here, 100 * busy)]),
+        ("node_cpu_count", "Total CPUs available on a ray node", [(here, node.cpus)]),
+        ("node_mem_used", "Memory usage on a ray node", [(here, int(node.memory * (0.2 + 0.6 * busy)))]),
+        ("node_mem_total", "Total memory on a ray node", [(here, node.memory)]),
+        (
+            "node_disk_utilization_percentage",
+            "Total disk utilization (percentage) on a ray node",
+            [(here, 31.0 + number)],
+        ),
+        ("node_network_send_speed", "Network send speed", [(here, 2.5e7 * busy)]),
+        ("node_network_receive_speed", "Network receive speed", [(here, 4e7 * busy)]),
+        (
+            "tasks",
+            "Current number of tasks currently in a particular state.",
+            [
+                ({**tasks, "State": "RUNNING"}, running),
+                ({**tasks, "State": "FINISHED", "Source": "owner"}, 0 if node.idle else int(now) % 86400),
+            ],
+        ),
+        (
+            "object_store_memory",
+            "Object store memory by various sub-kinds on this node",
+            [
+                ({"Component": "raylet", "Location": place, "ObjectState": state, **counted}, used)
+                for place, state, used in (
+                    ("MMAP_SHM", "SEALED", int(node.memory * 0.1 * busy)),
+                    ("SPILLED", "", 0),
+                )
+            ],
+        ),
+    ]
+    if number == 0:
+        actors = {"Component": "gcs_server", "Name": "Worker", "Source": "gcs", **counted}
+        pages.append(
+            (
+                "actors",
+                "Current number of actors currently in a particular state.",
+                [({**actors, "State": "ALIVE"}, running), ({**actors, "State": "DEAD"}, 1)],
+            )
+        )
+    gpus = [{**here, "GpuDeviceName": "practice", "GpuIndex": str(index)} for index in range(node.gpus)]
+    if gpus:
+        load = [100 * (0.03 if node.idle else 0.7 + 0.25 * math.sin(now / 31 + index)) for index in range(node.gpus)]
+        pages += [
+            ("node_gpus_available", "Total GPUs available on a ray node", [(gpu, 1) for gpu in gpus]),
+            ("node_gpus_utilization", "Total GPUs usage on a ray node", list(zip(gpus, load, strict=True))),
+        ]
+    return "".join(_family(*page) for page in pages)
+
+
+def _family(name: str, about: str, samples: Sequence[tuple[Mapping[str, str], float]]) -> str:
+    lines = [f"# HELP ray_{name} {about}", f"# TYPE ray_{name} gauge"]
+    for labels, value in samples:
+        told = ",".join(f'{label}="{labels[label]}"' for label in sorted(labels))
+        lines.append(f"ray_{name}{{{told}}} {float(value)}")
+    return "\n".join(lines) + "\n"
 
 
 _OPEN = {"/api/gcs_healthz", "/api/authentication_mode"}
@@ -144,7 +250,16 @@ def _answers(nodes: int, cpus: int, session: str) -> dict[str, object]:
     }
 
 
-def _status(cpus: float, used: float) -> dict[str, object]:
-    report = {"usage": {"CPU": [used, float(cpus)]}, "resourceDemand": [], "requestResources": []}
+def _status(nodes: int, node: Node, used: float) -> dict[str, object]:
+    memory, store = nodes * node.memory * 0.7, nodes * node.memory * 0.3
+    usage = {
+        "CPU": [used, float(nodes * node.cpus)],
+        "memory": [0.0, memory],
+        "objectStoreMemory": [0.0 if node.idle else store / 3, store],
+    }
+    if node.gpus:
+        whole = float(nodes * node.gpus)
+        usage["GPU"] = [whole if used else 0.0, whole]
+    report = {"usage": usage, "resourceDemand": [], "requestResources": []}
     status = {"time": time.time(), "loadMetricsReport": report}
     return {"result": True, "msg": "Got cluster status.", "data": {"clusterStatus": status}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import socketserver
@@ -10,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import paramiko
 
 from exporter.practice import prints, slurm, supervisor
 from exporter.practice.prints import Area
-from exporter.practice.ray import Dashboard, Endpoint, NodeMetrics
+from exporter.practice.ray import Dashboard, Endpoint, Node, NodeMetrics
 from exporter.practice.slurm import ZONE, Called, Said
 from exporter.practice.sshd import Host, SshServer
 from exporter.practice.world import GIB, Job, World
@@ -26,15 +27,22 @@ from exporter.practice.world import GIB, Job, World
 PROJECT = "project_2001234"
 LOOK_SECONDS = 0.5
 
+# As if the project had begun eight weeks ago, with its first grant.
+_TODAY = datetime.now(ZONE).date()
 _ABOUT: dict[str, Any] = {
     "owner": slurm.USER,
     "title": "Practice",
-    "start": "2026-01-15",
-    "end": "2027-12-31",
+    "start": f"{_TODAY - timedelta(days=56)}",
+    "end": f"{_TODAY + timedelta(days=400)}",
     "status": "open",
-    "latest_grant": "2026-10-01",
-    "csc": {"CPU": (60000, 20), "GPU": (1000, 30), "Storage": (300000, 40), "Cloud": (400, 10)},
-    "lumi": {"cpu_hours": (10000, 250), "gpu_hours": (300, 12), "storage_hours": (100, 5), "qpu_secs": (0, 0)},
+    "latest_grant": f"{_TODAY - timedelta(days=56)}",
+    "csc": {"CPU": (60000, 18250), "GPU": (1000, 230), "Storage": (300000, 92400), "Cloud": (400, 110)},
+    "lumi": {
+        "cpu_hours": (10000, 3250),
+        "gpu_hours": (300, 86),
+        "storage_hours": (100, 22),
+        "qpu_secs": (0, 0),
+    },
 }
 _QUOTAS = {"home": (10 * GIB, 100_000), "projappl": (50 * GIB, 100_000), "scratch": (1024 * GIB, 1_000_000)}
 _PROJECT_FILES = "/var/lib/project_info/users"
@@ -74,6 +82,8 @@ class PracticeSite:
         self._folder = folder
         self._rays: dict[int, list[Endpoint]] = {}
         self._tunnels: dict[int, list[tuple[float, str]]] = {}
+        self._broken: dict[int, str] = {}
+        self._saying: dict[str, Said] = {}
         self._told: list[tuple[float, dict[str, float]]] = []
         self._lock = threading.Lock()
         home, self._bin = folder / "home", folder / "bin"
@@ -142,6 +152,26 @@ class PracticeSite:
         before = ["refused", *(state for at, state in changes if at <= since)]
         return {before[-1], *(state for at, state in changes if at > since)}
 
+    def break_command(self, name: str, said: Said) -> None:
+        """Has a command of the login node say something else, until it is mended."""
+        with self._lock:
+            self._saying[name] = said
+
+    def mend_command(self, name: str) -> None:
+        """Lets a command of the login node say what it should."""
+        with self._lock:
+            self._saying.pop(name, None)
+
+    def break_tunnel(self, job_id: int, state: str = "refused") -> None:
+        """Has a running job's tunnels `refused` or `target_down`, whatever they should be, until they are mended."""
+        with self._lock:
+            self._broken[job_id] = state
+
+    def mend_tunnel(self, job_id: int) -> None:
+        """Lets a job's tunnels be as they should be."""
+        with self._lock:
+            self._broken.pop(job_id, None)
+
     def _used(self) -> dict[str, float]:
         if self.name == "lumi":
             billing = json.loads(self._balances.read_text(encoding="utf-8"))["billing"]
@@ -164,6 +194,10 @@ class PracticeSite:
 
     def _answer(self, call: Mapping[str, Any]) -> Said:
         called = Called(call["arguments"], Path(call["folder"]), call["environment"])
+        with self._lock:
+            said = self._saying.get(call["name"])
+        if said is not None:
+            return said
         return self._commands[call["name"]](called)
 
     def _csc_projects(self, called: Called) -> Said:
@@ -209,7 +243,7 @@ class PracticeSite:
             for job in self.world.jobs():
                 self._tend_tunnel(job, now)
                 _print(job, now)
-                supervisor.write(job, now)
+                supervisor.write(job, now, self._restarts(job.job_id))
             self._write_balances()
             with self._lock:
                 self._told.append((now, self._used()))
@@ -218,6 +252,8 @@ class PracticeSite:
         """Makes a job's tunnel what it should be, where it isn't."""
         wanted = job.tunnel(now)
         with self._lock:
+            if wanted != "refused":
+                wanted = self._broken.get(job.job_id, wanted)
             changes = self._tunnels.setdefault(job.job_id, [(0.0, "refused")])
             if changes[-1][1] == wanted:
                 return
@@ -237,17 +273,26 @@ class PracticeSite:
             with self._lock:
                 changes.append((time.time(), "refused"))
 
+    def _restarts(self, job_id: int) -> int:
+        """Returns how often a job's tunnels came back."""
+        with self._lock:
+            states = [state for _, state in self._tunnels.get(job_id, ())]
+        returns = sum(before == "refused" and after != "refused" for before, after in itertools.pairwise(states))
+        return max(0, returns - 1)
+
     def _start_ray(self, job: Job) -> None:
         plan = json.loads((job.folder / "plan.json").read_text(encoding="utf-8"))
         token = (job.folder / "ray_auth_token").read_text(encoding="utf-8").strip()
-        cpus, session = plan["cpus_per_node"], f"session_{job.start}_{job.job_id}"
+        node = Node(plan["cpus_per_node"], job.gpus // job.nodes, job.memory // job.nodes, job.idle)
+        session = f"session_{job.start}_{job.job_id}"
         opened = self._rays.setdefault(job.job_id, [])
         for tunnel in plan["tunnels"]:
             port = tunnel["vm_port"]
             if tunnel["name"] == "dashboard":
-                opened.append(Dashboard(port, nodes=job.nodes, cpus=cpus, session=session, token=token))
+                opened.append(Dashboard(port, nodes=job.nodes, node=node, session=session, token=token))
             elif tunnel["name"].startswith("metrics-"):
-                opened.append(NodeMetrics(port, cpus=cpus, session=session))
+                number = int(tunnel["name"].removeprefix("metrics-"))
+                opened.append(NodeMetrics(port, node=node, session=session, number=number))
 
 
 def _print(job: Job, now: float) -> None:

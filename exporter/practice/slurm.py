@@ -10,11 +10,13 @@ from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from exporter.practice.prints import seff_bill
+from exporter.practice.prints import seff_bill, seff_gpus
 from exporter.practice.world import GIB, LAG_SECONDS, Job, World
 
 ZONE = ZoneInfo("Europe/Helsinki")
 USER = "maija"
+
+_NODE_WATTS = 600
 
 _DIRECTIVE = re.compile(r"#SBATCH --([a-z-]+)(?:=(.*))?")
 _UNITS = {"K": 1024, "M": 1024**2, "G": GIB}
@@ -145,6 +147,7 @@ def seff(world: World, called: Called) -> Said:
         f"Memory Utilized: {_size(peak)}",
         f"Memory Efficiency: {100 * peak / job.memory:.2f}% of {_size(job.memory)} ({per_node}/node)",
         *seff_bill(world.site, job.project, world.bill(job, now)),
+        *(seff_gpus(job.node_names, job.gpus // job.nodes, job.memory_share) if job.fate != "NODE_FAIL" else ()),
     ]
     return "\n".join(lines) + "\n", "", 0
 
@@ -304,7 +307,7 @@ def _in_accounting(job: Job, step: str, now: float, environment: Mapping[str, st
         "ElapsedRaw": str(job.elapsed(now)),
         "CPUTimeRAW": str(job.cpus * job.elapsed(now)),
         "TotalCPU": clock(used),
-        "ConsumedEnergyRaw": "0",
+        "ConsumedEnergyRaw": str(_NODE_WATTS * job.nodes * job.elapsed(now) if ended and ran else 0),
         "AllocTRES": _tres(job) if ran else "",
         "JobName": "batch" if step else job.name,
     }

@@ -47,7 +47,7 @@ class Host:
 
 
 class SshServer:
-    """Listens on a free port of loopback until `stop`.
+    """Listens on a free port of loopback from `start` until `stop`, and on the same again when it is started again.
 
     Args:
         host: what is behind it.
@@ -59,7 +59,7 @@ class SshServer:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._transports: list[paramiko.Transport] = []
-        self._thread = threading.Thread(target=self._accept, name=f"practice-sshd-{self.port}", daemon=True)
+        self._thread: threading.Thread | None = None
 
     @property
     def known_hosts_line(self) -> str:
@@ -67,7 +67,16 @@ class SshServer:
         return f"[127.0.0.1]:{self.port} {self.host_key.get_name()} {self.host_key.get_base64()}"
 
     def start(self) -> None:
-        """Begins to listen."""
+        """Begins to listen.
+
+        Raises:
+            OSError: something else has taken its port meanwhile.
+        """
+        if self._listener.fileno() < 0:
+            self._listener = socket.create_server(("127.0.0.1", self.port))
+        self._thread = threading.Thread(
+            target=self._accept, args=(self._listener,), name=f"practice-sshd-{self.port}", daemon=True
+        )
         self._thread.start()
 
     def stop(self) -> None:
@@ -75,14 +84,16 @@ class SshServer:
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        if self._thread is not None:
+            self._thread.join(5)
         for transport in self._transports:
             transport.close()
-        self._thread.join(5)
+        self._transports.clear()
 
-    def _accept(self) -> None:
+    def _accept(self, listener: socket.socket) -> None:
         while True:
             try:
-                connection, _ = self._listener.accept()
+                connection, _ = listener.accept()
             except OSError:  # stopped
                 return
             transport = paramiko.Transport(connection)

@@ -21,13 +21,23 @@ _ENDS = {
 """How those end that have the time to say so: outcome, exit code, reason."""
 
 
-def write(job: Job, now: float) -> None:
-    """Writes `status.json` and `summary.json` of a job, where they say something else than before."""
+def write(job: Job, now: float, restarts: int = 0) -> None:
+    """Writes `status.json` and `summary.json` of a job, where they say something else than before.
+
+    Args:
+        job: the job.
+        now: epoch seconds.
+        restarts: how often its tunnels were opened again.
+    """
     if not job.ran(now) or now < job.start:
         return
     with suppress(OSError, ValueError, KeyError):  # its folder is gone, or isn't one of rayslurm's
-        token = json.loads((job.folder / "plan.json").read_text(encoding="utf-8"))["token"]
-        about = _about(job, token, now)
+        plan = json.loads((job.folder / "plan.json").read_text(encoding="utf-8"))
+        about = _about(job, plan["token"], now)
+        reason = "ssh ended with exit status 255" if restarts else ""
+        about["tunnels"] = [
+            {"name": tunnel["name"], "restarts": restarts, "reason": reason} for tunnel in plan["tunnels"]
+        ]
         _write(job.folder / "status.json", about)
         if job.end <= now and job.fate in _ENDS:
             outcome, exit_code, reason = _ENDS[job.fate]

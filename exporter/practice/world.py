@@ -23,6 +23,23 @@ _REASONS = ("Priority", "Resources", "QOSMaxJobsPerUserLimit")
 
 
 @dataclass(frozen=True)
+class Course:
+    """How it is to go with the jobs of a name, where chance is not to say.
+
+    Attributes:
+        fate: the state that they end in.
+        waits: seconds in the queue.
+        seconds: for how long they run.
+        idle: whether their Rays have nothing to do.
+    """
+
+    fate: str = "COMPLETED"
+    waits: int = 1
+    seconds: int = 10
+    idle: bool = False
+
+
+@dataclass(frozen=True)
 class Job:
     """A job as the site knows it.
 
@@ -34,6 +51,7 @@ class Job:
         cpu_share: how much of its CPU time, as Slurm counts it, it uses: one thread a core is busy.
         memory_share: how much of its memory it uses at most.
         folder: its folder on this machine.
+        idle: whether its Ray has nothing to do.
     """
 
     job_id: int
@@ -53,6 +71,7 @@ class Job:
     cpu_share: float
     memory_share: float
     folder: Path
+    idle: bool = False
 
     def state(self, now: float) -> str:
         """Returns its state, in Slurm's word."""
@@ -126,12 +145,14 @@ class World:
         threads_per_core: what its Slurm counts as CPUs.
         whole_nodes: CPUs and bytes of a node, where a partition gives whole ones.
         patience: seconds that a job waits and runs, from and to.
+        courses: how it goes with jobs of some names, by the part before the point; chance settles all others'.
     """
 
     site: str
     threads_per_core: int
     whole_nodes: dict[str, tuple[int, int]]
     patience: tuple[float, float, float, float] = (3, 7, 8, 20)
+    courses: dict[str, Course] = field(default_factory=dict)
     _jobs: dict[int, Job] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _ids: itertools.count[int] = field(default_factory=lambda: itertools.count(4_285_001))
@@ -163,12 +184,15 @@ class World:
             start = now + int(self._chance.uniform(wait_from, wait_to))
             lasts = limit - 5 if name.startswith("stay") else int(self._chance.uniform(run_from, run_to))
             fate = _FATES[job_id % len(_FATES)]
+            course = self.courses.get(name.partition(".")[0])
+            if course is not None:
+                start, lasts, fate = now + course.waits, course.seconds, course.fate
             full = self._chance.uniform(0.1, 0.9) if fate != "OUT_OF_MEMORY" else 0.998
             busy = self._chance.uniform(0.3, 0.95) / self.threads_per_core
             job = Job(
                 job_id, name, project, partition, nodes, nodes * cpus * self.threads_per_core, nodes * memory,
                 nodes * gpus, limit, now, start, start + lasts, fate,
-                self._chance.choice(_REASONS), busy, full, folder,
+                self._chance.choice(_REASONS), busy, full, folder, course is not None and course.idle,
             )  # fmt: skip
             self._jobs[job_id] = job
         return job

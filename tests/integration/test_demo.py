@@ -105,7 +105,7 @@ def test_a_page_that_is_wrong_is_told_apart(
     page = tmp_path / "metrics"
     page.write_text(
         f'rayslurm_job_state{{site="roihu",job_id="{job.job_id}",state="completed"}} 1\n'
-        'rayslurm_allocation_used{provider="csc",project="project_2001234",kind="cpu"} 21\n'
+        'rayslurm_allocation_used{provider="csc",project="project_2001234",kind="cpu"} 18251\n'
     )
     monkeypatch.setattr("exporter.cli.demo_check.LAG_SECONDS", -10)
     ends = time.monotonic() + 10
@@ -116,7 +116,7 @@ def test_a_page_that_is_wrong_is_told_apart(
     assert not found.complete
     told = "\n".join(found.differences)
     assert "state cancelled: /metrics has None, true is 1" in told
-    assert "csc cpu used: /metrics has 21, true is 20" in told
+    assert "csc cpu used: /metrics has 18251, true is 18250" in told
     assert "roihu scratch: /metrics has None" in told
 
 

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from exporter.config import Config
-from exporter.practice.ray import PYTHON_VERSION, Dashboard
+from exporter.practice.ray import PYTHON_VERSION, Dashboard, Node
 from exporter.store import jobs, leases, runs, submissions, tunnels
 from exporter.store.db import Store
 from exporter.store.runs import Run
@@ -122,7 +122,7 @@ def test_the_python_that_must_match_is_asked_of_ray_through_its_tunnel(
     config_path: Path, config: Config, store: Store
 ) -> None:
     secret = "5ecret" * 10
-    dashboard = Dashboard(0, nodes=1, cpus=1, session="session_1", token=secret)
+    dashboard = Dashboard(0, nodes=1, node=Node(1), session="session_1", token=secret)
     try:
         launched(store, {"dashboard": dashboard.port, "client": 8151})
         keep_secret(config.state_dir, TOKEN, secret)

@@ -19,7 +19,7 @@ import pytest
 from exporter.config import Config
 from exporter.errors import InputError
 from exporter.metrics.render import Renderer
-from exporter.practice.ray import Dashboard
+from exporter.practice.ray import Dashboard, Node
 from exporter.store import clusters, submissions, tunnel_failures
 from exporter.store.clusters import GAP_SECONDS, RayCluster
 from exporter.store.db import Store
@@ -185,10 +185,11 @@ def test_what_is_not_understood_is_an_error(path: str, answer: bytes) -> None:
 
 
 def test_the_practice_sites_ray_tells_as_real_ones_do() -> None:
-    dashboard = Dashboard(0, nodes=2, cpus=4, session="session_1", token=SECRET)
+    dashboard = Dashboard(0, nodes=2, node=Node(4), session="session_1", token=SECRET)
     told = asyncio.run(ask(dashboard.port, SECRET))
     dashboard.used_cpus = 0
-    assert (told.nodes, told.capacity, told.is_idle) == ({"alive": 2}, {"cpu": 8.0}, False)
+    assert (told.nodes, told.capacity["cpu"], told.used["cpu"], told.is_idle) == ({"alive": 2}, 8, 8, False)
+    assert told.capacity.keys() == {"cpu", "memory_bytes", "object_store_memory_bytes"}
     assert asyncio.run(ask(dashboard.port, SECRET)).is_idle
     dashboard.stop()
 

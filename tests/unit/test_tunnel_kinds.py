@@ -8,7 +8,7 @@ import sqlite3
 import pytest
 
 from exporter.config import Config
-from exporter.practice.ray import NodeMetrics
+from exporter.practice.ray import Node, NodeMetrics
 from exporter.store import submissions, tunnel_failures, tunnels
 from exporter.store.db import Store
 from exporter.tunnels.health import SAID_BYTES, Finding, probe
@@ -100,7 +100,7 @@ def test_what_else_may_be_behind_a_metrics_tunnel(raw: bytes, state: str) -> Non
 
 
 def test_the_practice_sites_nodes_answer_as_real_ones_do() -> None:
-    metrics = NodeMetrics(0, cpus=4, session="session_1")
+    metrics = NodeMetrics(0, node=Node(4), session="session_1")
     assert asyncio.run(probe("metrics-0", metrics.port, None)).state == "up"
     metrics.gone = True
     assert asyncio.run(probe("metrics-0", metrics.port, None)).state == "target_down"

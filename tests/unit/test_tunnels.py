@@ -18,7 +18,7 @@ import pytest
 
 from exporter.config import Config, load_config
 from exporter.metrics.render import Renderer
-from exporter.practice.ray import Dashboard
+from exporter.practice.ray import Dashboard, Node
 from exporter.store import submissions, tunnels
 from exporter.store.db import Store
 from exporter.store.tunnels import Health
@@ -95,7 +95,7 @@ def unused() -> Iterator[int]:
 
 @contextmanager
 def practice_ray(secret: str = SECRET) -> Iterator[int]:
-    dashboard = Dashboard(0, nodes=1, cpus=1, session="session_1", token=secret)
+    dashboard = Dashboard(0, nodes=1, node=Node(1), session="session_1", token=secret)
     try:
         yield dashboard.port
     finally:
@@ -111,7 +111,7 @@ def test_our_ray_is_up() -> None:
 
 
 def test_the_practice_sites_ray_and_its_tunnel_end_as_real_ones_do() -> None:
-    dashboard = Dashboard(0, nodes=1, cpus=1, session="session_1", token=SECRET)
+    dashboard = Dashboard(0, nodes=1, node=Node(1), session="session_1", token=SECRET)
     dashboard.gone = True
     assert found(dashboard.port) == "target_down"
     dashboard.gone = False

@@ -1,0 +1,268 @@
+"""Panels: each kind with what all of its kind have in common, and the grid they are put on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import attr
+from grafanalib.core import (
+    BarGauge,
+    DashboardLink,
+    GridPos,
+    Panel,
+    RowPanel,
+    Stat,
+    StateTimeline,
+    Table,
+    TableSortByField,
+    Target,
+    Threshold,
+    TimeSeries,
+)
+
+from grafana.queries import PROMETHEUS, as_table
+
+COLUMNS = 24
+"""How wide Grafana's grid is."""
+
+LINKS = [DashboardLink(title="", tags=["rayslurm"], includeVars=True, keepTime=True)]
+"""To the other dashboards, with the same time range and the same choices."""
+
+_JOB_URL = (
+    "/d/rayslurm-job/?${datasource:queryparam}&var-site=${__data.fields.Site}&var-job=${__data.fields.Job}"
+    "&${__url_time_range}"
+)
+_Json = dict[str, Any]
+
+
+def row(title: str) -> Panel:
+    """Returns a heading over the panels that follow."""
+    return RowPanel(title=title, gridPos=_size(COLUMNS, 1))
+
+
+def stat(
+    title: str, description: str, targets: Sequence[Target], *, unit: str, empty: str, width: int = 4, height: int = 4,
+    steps: Sequence[tuple[str, float]] = (("blue", 0),), mappings: Sequence[_Json] = (), decimals: int | None = None,
+    names: str = "auto", overrides: Sequence[_Json] = (), direction: str = "auto",
+) -> Panel:  # fmt: skip
+    """Returns the latest values in large figures.
+
+    Args:
+        title: of the panel.
+        description: what it shows, in a sentence.
+        targets: its queries.
+        unit: Grafana's name of the unit.
+        empty: what stands there when nothing is found, and why.
+        width: of the 24 columns.
+        height: in rows of the grid.
+        steps: colours, each from a value on.
+        mappings: values to words.
+        decimals: how many, where not as many as are needed.
+        names: `auto`, `value`, `name` or `value_and_name`.
+        overrides: of single series.
+        direction: in which several values are lined up.
+    """
+    return Stat(
+        title=title,
+        description=description,
+        dataSource=PROMETHEUS,
+        gridPos=_size(width, height),
+        targets=list(targets),
+        format=unit,
+        noValue=empty,
+        graphMode="none",
+        reduceCalc="lastNotNull",
+        textMode=names,
+        orientation=direction,
+        decimals=decimals,
+        mappings=list(mappings),
+        thresholds=_steps(steps),
+        overrides=list(overrides),
+    )
+
+
+def lines(
+    title: str, description: str, targets: Sequence[Target], *, unit: str, empty: str, width: int = 12, height: int = 8,
+    highest: int | None = None, decimals: int | None = None, overrides: Sequence[_Json] = (), stacked: bool = False,
+    stepped: bool = False, lowest: int | None = 0,
+) -> Panel:  # fmt: skip
+    """Returns lines over time; the arguments are those of `stat`, and a few more.
+
+    The axis goes from `lowest` to `highest` where they aren't None. Lines are `stacked` on each other, and where they are
+    `stepped`, a value holds until the next.
+    """
+    return TimeSeries(
+        title=title,
+        description=description,
+        dataSource=PROMETHEUS,
+        gridPos=_size(width, height),
+        targets=list(targets),
+        unit=unit,
+        valueMin=lowest,
+        valueMax=highest,
+        valueDecimals=decimals,
+        fillOpacity=25 if stacked else 5,
+        lineInterpolation="stepAfter" if stepped else "linear",
+        stacking={"mode": "normal", "group": "A"} if stacked else {},
+        tooltipMode="multi",
+        overrides=list(overrides),
+        extraJson=_empty(empty),
+    )
+
+
+def bars(
+    title: str, description: str, targets: Sequence[Target], *, unit: str, empty: str, width: int = 12, height: int = 8,
+    decimals: int | None = None, overrides: Sequence[_Json] = (),
+) -> Panel:  # fmt: skip
+    """Returns stacked bars, one for each step of time; the arguments are those of `stat`."""
+    return TimeSeries(
+        title=title,
+        description=description,
+        dataSource=PROMETHEUS,
+        gridPos=_size(width, height),
+        targets=list(targets),
+        unit=unit,
+        valueMin=0,
+        valueDecimals=decimals,
+        drawStyle="bars",
+        fillOpacity=80,
+        stacking={"mode": "normal", "group": "A"},
+        tooltipMode="multi",
+        overrides=list(overrides),
+        extraJson=_empty(empty),
+    )
+
+
+def timeline(
+    title: str, description: str, targets: Sequence[Target], *, mappings: Sequence[_Json], empty: str, width: int = 24,
+    height: int = 8,
+) -> Panel:  # fmt: skip
+    """Returns states over time, a row each; the arguments are those of `stat`."""
+    return StateTimeline(
+        title=title,
+        description=description,
+        dataSource=PROMETHEUS,
+        gridPos=_size(width, height),
+        targets=list(targets),
+        mappings=list(mappings),
+        extraJson=_empty(empty),
+    )
+
+
+def levels(
+    title: str, description: str, targets: Sequence[Target], *, empty: str, width: int = 8, height: int = 8,
+    steps: Sequence[tuple[str, float]] = (("blue", 0),),
+) -> Panel:  # fmt: skip
+    """Returns ratios as horizontal bars from 0 to 1; the arguments are those of `stat`."""
+    return BarGauge(
+        title=title,
+        description=description,
+        dataSource=PROMETHEUS,
+        gridPos=_size(width, height),
+        targets=list(targets),
+        calc="lastNotNull",
+        displayMode="basic",
+        format="percentunit",
+        min=0,
+        max=1,
+        decimals=0,
+        thresholds=_steps(steps),
+        extraJson=_empty(empty),
+    )
+
+
+def table(
+    title: str, description: str, targets: Sequence[Target], shown: dict[str, str], *, empty: str, width: int = 24,
+    height: int = 8, sort: tuple[str, bool] | None = None, overrides: Sequence[_Json] = (),
+) -> Panel:  # fmt: skip
+    """Returns a table; the arguments are those of `stat`, and two more.
+
+    `shown` is field to heading, as `as_table` takes it; `sort` is the heading of the column to sort by, and whether the
+    greatest comes first.
+    """
+    # What is said of the whole table must not stand in each of its empty cells.
+    cells = {"matcher": {"id": "byRegexp", "options": ".*"}, "properties": [{"id": "noValue", "value": "-"}]}
+    return Table(
+        title=title,
+        description=description,
+        dataSource=PROMETHEUS,
+        gridPos=_size(width, height),
+        targets=list(targets),
+        transformations=as_table(shown),
+        overrides=[cells, *overrides],
+        sortBy=[TableSortByField(sort[0], desc=sort[1])] if sort else [],
+        extraJson=_empty(empty),
+    )
+
+
+def column(heading: str, **properties: Any) -> _Json:
+    """Returns an override for one column of a table.
+
+    Args:
+        heading: of the column.
+        **properties: field properties such as `unit`; `custom_width` stands for `custom.width`.
+    """
+    return {
+        "matcher": {"id": "byName", "options": heading},
+        "properties": [
+            {"id": name.replace("custom_", "custom."), "value": value} for name, value in properties.items()
+        ],
+    }
+
+
+def share(heading: str, *, good: bool = True, width: int = 110) -> _Json:
+    """Returns an override that shows a column of ratios as a bar from 0 to 1.
+
+    Args:
+        heading: of the column.
+        good: whether much of it is good.
+        width: in pixels.
+    """
+    return column(
+        heading,
+        unit="percentunit",
+        decimals=0,
+        min=0,
+        max=1,
+        color={"mode": "continuous-RdYlGr" if good else "continuous-GrYlRd"},
+        custom_cellOptions={"type": "gauge", "mode": "basic", "valueDisplayMode": "text"},
+        custom_width=width,
+    )
+
+
+def state(heading: str, mappings: Sequence[_Json], width: int = 110) -> _Json:
+    """Returns an override that shows a column's words in their colours."""
+    return column(heading, mappings=list(mappings), custom_cellOptions={"type": "color-text"}, custom_width=width)
+
+
+def job_link() -> _Json:
+    """Returns an override by which the column `Job` leads to the dashboard of that job; needs the column `Site`."""
+    return column("Job", links=[{"title": "All of this job", "url": _JOB_URL}], custom_width=100)
+
+
+def flow(panels: Sequence[Panel]) -> list[Panel]:
+    """Returns the panels with their places: side by side as long as they fit, then below."""
+    return list(_flow(panels))
+
+
+def _flow(panels: Sequence[Panel]) -> Iterator[Panel]:
+    x = y = line = 0
+    for panel in panels:
+        size = panel.gridPos
+        if x + size.w > COLUMNS:
+            x, y, line = 0, y + line, 0
+        yield attr.evolve(panel, gridPos=GridPos(h=size.h, w=size.w, x=x, y=y))
+        x, line = x + size.w, max(line, size.h)
+
+
+def _size(width: int, height: int) -> GridPos:
+    return GridPos(h=height, w=width, x=0, y=0)
+
+
+def _steps(steps: Sequence[tuple[str, float]]) -> list[Threshold]:
+    return [Threshold(color, index, float(value)) for index, (color, value) in enumerate(steps)]
+
+
+def _empty(reason: str) -> _Json:
+    return {"fieldConfig": {"defaults": {"noValue": reason}}}

@@ -1,0 +1,80 @@
+"""What `make stack-test` leaves: rules that passed their tests, alerts that came and went, panels that had data."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+BUILD = Path(__file__).parents[2] / "build"
+EVIDENCE = BUILD / "stack-test.json"
+TESTS = BUILD / "stack-test.xml"
+KEEPS = os.environ.get("RAYSLURM_STACK_FULL") == "1"
+"""Whether the long form runs, which writes down what it sees."""
+
+_MARKS = {True: "right", False: "WRONG"}
+
+
+def note(kind: str, row: dict[str, Any]) -> None:
+    """Writes down what was seen, right or not, of a `rules` file, an `alert`, a `panel` or what was `hurried`."""
+    if not KEEPS:
+        return
+    EVIDENCE.parent.mkdir(exist_ok=True)
+    known = json.loads(EVIDENCE.read_text(encoding="utf-8")) if EVIDENCE.exists() else {}
+    known.setdefault(kind, []).append(row)
+    EVIDENCE.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+
+
+def unfinished_tests(junit: Path) -> list[str]:
+    """Returns the tests that did not pass, by what pytest wrote: failed, broken or left out."""
+    found = []
+    for case in ET.parse(junit).getroot().iter("testcase"):
+        for how in ("failure", "error", "skipped"):
+            fault = case.find(how)
+            if fault is not None:
+                found.append(f"{how}: {case.get('classname')}.{case.get('name')}: {fault.get('message', '')[:300]}")
+    return found
+
+
+def main() -> None:
+    """Prints what the last run saw and, as its last line, the counts; ends with 1 where something wasn't right."""
+    known = json.loads(EVIDENCE.read_text(encoding="utf-8")) if EVIDENCE.exists() else {}
+    alerts, panels = known.get("alert", []), known.get("panel", [])
+    tested = {name for row in known.get("rules", []) for name in row["alerts"]}
+    for row in alerts:
+        sys.stdout.write(f"{_MARKS[row['right']]}  alert {row['alert']}: {row['text']}\n")
+        if row["right"]:
+            lasted = row["resolved_at"] - row["fired_at"]
+            sys.stdout.write(f"       {row['seconds']:.1f} s after {row['done']}; resolved {lasted:.1f} s later\n")
+    for row in panels:
+        if not row["right"]:
+            sys.stdout.write(f"{_MARKS[False]}  {row['dashboard']}: {row['panel']} {row['query']}: {row['fault']}\n")
+    shown = _panels(panels)
+    for dashboard in sorted({row["dashboard"] for row in panels}):
+        own = [right for (name, _), right in shown.items() if name == dashboard]
+        sys.stdout.write(f"{dashboard}: {sum(own)} of {len(own)} panels and variables have data\n")
+    tests = unfinished_tests(TESTS)
+    for line in tests:
+        sys.stdout.write(f"{line}\n")
+    wrong = sum(not row["right"] for row in alerts) + sum(not right for right in shown.values())
+    # A test that failed for an alert or a panel that is counted above is counted once.
+    failed = max(wrong, len(tests))
+    right_panels = sum(right for (_, panel), right in shown.items() if not panel.startswith("variable "))
+    sys.stdout.write(f"stack-test: alerts={len(tested)} panels={right_panels} failed={failed}\n")
+    sys.exit(bool(failed) or not (alerts and panels and tested))
+
+
+def _panels(rows: list[dict[str, Any]]) -> dict[tuple[str, str], bool]:
+    """Returns of each panel and variable whether all its queries had data."""
+    shown: dict[tuple[str, str], bool] = {}
+    for row in rows:
+        key = (row["dashboard"], row["panel"])
+        shown[key] = shown.get(key, True) and row["right"]
+    return shown
+
+
+if __name__ == "__main__":
+    main()
