@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 PEERS := build/bench-venv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-check test crash-test tunnel-test money-test archive-test lint lab lab-down bench render lock clean
+.PHONY: help setup demo demo-check test crash-test tunnel-test money-test archive-test lint lab lab-down bench render pictures lock clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -74,10 +74,15 @@ $(PEERS)/.installed: requirements-bench.lock
 	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
 	@touch $@
 
-render: $(STAMP) ## Make the dashboards' JSON, the list of metrics and the schema of campaigns anew
+render: $(STAMP) ## Make the dashboards' JSON and pictures, the list of metrics and the schema of campaigns anew
 	$(BIN)/python -m grafana.build
 	$(BIN)/python -m exporter.metrics.reference > docs/metrics.md
 	$(BIN)/rayslurm campaigns schema > jobs/campaigns/campaign.schema.json
+	@$(MAKE) --no-print-directory pictures
+
+pictures: $(STAMP) ## Take the pictures of the dashboards in docs/images, from a busy practice installation (5 min)
+	@tests/prepare grafana
+	$(BIN)/python -m tests.grafana.album
 
 lab: ## Bring up a real Slurm site on this machine and leave it up (root, Debian)
 	@tests/lab/up

@@ -87,6 +87,10 @@ class Drawing:
     panels: tuple[Panel, ...]
     faults: tuple[str, ...]
 
+    def all_faults(self) -> list[str]:
+        """Returns what is wrong with pages and with panels."""
+        return [*self.faults, *(fault for panel in self.panels for fault in panel.faults)]
+
 
 def draw(
     prometheus_url: str,
@@ -95,11 +99,12 @@ def draw(
     dashboards: Sequence[Path] = (),
     widths: Sequence[int] = (WIDE, PHONE),
     scrape_seconds: int = 15,
+    since: Mapping[str, int] | None = None,
     variables: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Drawing:
     """Draws dashboards into NAME-WIDTH.png.
 
-    The time range is a dashboard's own, but not longer than Prometheus has data.
+    The time range is a dashboard's own, but begins no sooner than what this Prometheus has seen itself.
 
     Args:
         prometheus_url: such as `http://127.0.0.1:9090`.
@@ -107,6 +112,7 @@ def draw(
         dashboards: their JSON; all that are shipped where none is named.
         widths: of the browser's window, in pixels.
         scrape_seconds: how often Prometheus scrapes: the interval that Grafana knows of a data source.
+        since: by dashboard, the epoch seconds at which its time range begins.
         variables: by dashboard, the values that are not to be picked as Grafana picks them.
 
     Raises:
@@ -114,13 +120,14 @@ def draw(
         RuntimeError: the programs failed.
     """
     paths = list(dashboards) or sorted((TOP / "grafana/dashboards").glob("*.json"))
-    programs = _programs("node", "chromium")
+    found = programs("node", "chromium")
     code = installed("render")
     _node(code, "node_modules/.bin/tsc", "--pretty", "false")
     _node(code, "node_modules/.bin/esbuild", *_BUNDLING)
     folder.mkdir(parents=True, exist_ok=True)
     begin = _first_data(prometheus_url)
-    names, jobs = [], []
+    names: list[str] = []
+    jobs: list[dict[str, Any]] = []
     for path in paths:
         board = json.loads(path.read_text(encoding="utf-8"))
         now = int(time.time())
@@ -131,7 +138,7 @@ def draw(
                     "dashboard": board,
                     "picture": str((folder / f"{path.stem}-{width}.png").resolve()),
                     "width": width,
-                    "from": max(begin, now - _range_seconds(board["time"]["from"])),
+                    "from": (since or {}).get(path.stem, max(begin, now - _range_seconds(board["time"]["from"]))),
                     "to": now,
                     "scrapeSeconds": scrape_seconds,
                     "variables": (variables or {}).get(path.stem, {}),
@@ -141,7 +148,7 @@ def draw(
     wanted.write_text(json.dumps(jobs), encoding="utf-8")
     reports = json.loads(
         _node(
-            code, programs["node"], "render.mjs", str(wanted.resolve()), prometheus_url, programs["chromium"],
+            code, found["node"], "render.mjs", str(wanted.resolve()), prometheus_url, found["chromium"],
             seconds=_SECONDS_A_PICTURE * len(jobs),
         )
     )  # fmt: skip
@@ -162,7 +169,7 @@ def compress(picture: Path, target: Path) -> int:
     Raises:
         MissingError: pngquant is not there.
     """
-    pngquant = _programs("pngquant")["pngquant"]
+    pngquant = programs("pngquant")["pngquant"]
     for colours in _COLOURS:
         command = [pngquant, "--force", "--nofs", "--strip", "--speed", "1", "--output", str(target), str(colours)]
         subprocess.run([*command, "--", str(picture)], check=True, timeout=120)
@@ -171,7 +178,12 @@ def compress(picture: Path, target: Path) -> int:
     return target.stat().st_size
 
 
-def _programs(*names: str) -> dict[str, str]:
+def programs(*names: str) -> dict[str, str]:
+    """Returns the paths of programs.
+
+    Raises:
+        MissingError: one is not there.
+    """
     found = {name: shutil.which(name) for name in names}
     missing = [name for name, path in found.items() if path is None]
     if missing:
@@ -241,7 +253,7 @@ def main(arguments: Sequence[str]) -> int:
     except MissingError as error:
         print(f"pictures: {error}", file=sys.stderr)
         return 1
-    faults = [*drawing.faults, *(fault for panel in drawing.panels for fault in panel.faults)]
+    faults = drawing.all_faults()
     for panel in drawing.panels:
         if panel.cut:
             print(f"{panel.dashboard} at {panel.width} px, {panel.title!r}: does not fit: {', '.join(panel.cut)}")

@@ -14,6 +14,8 @@ declare global {
   interface Window {
     job: Job;
     report?: Report;
+    /** Makes the window as high as the page: tables draw only what is in sight. */
+    grow: (height: number) => Promise<void>;
   }
 }
 
@@ -147,7 +149,8 @@ function look(report: PanelReport, panel: Panel): void {
   report.text = element.innerText.replace(/\s+/g, ' ').slice(0, 400);
   report.cut = cut(element);
   const words = element.querySelector('[data-empty]')?.getAttribute('data-empty');
-  report.empty = words ?? (report.rows || panel.type === 'text' ? '' : panel.fieldConfig?.defaults?.noValue ?? 'No data');
+  const drawn = element.querySelector('canvas, rect, [role=gridcell]') !== null || report.text.length > report.title.length;
+  report.empty = words ?? (!drawn ? 'nothing at all' : report.rows || panel.type === 'text' ? '' : panel.fieldConfig?.defaults?.noValue ?? 'No data');
 }
 
 async function main(job: Job): Promise<Report> {
@@ -181,7 +184,9 @@ async function main(job: Job): Promise<Report> {
     }
   }
   const root = document.getElementById('root')!;
-  root.style.height = `${Math.max(...where.map(({ top, height }) => top + height)) + EDGE}px`;
+  const height = Math.max(...where.map((place) => place.top + place.height)) + EDGE;
+  root.style.height = `${height}px`;
+  await window.grow(Math.ceil(height));
   createRoot(root).render(
     <ThemeContext.Provider value={theme}>
       <GlobalStyles />

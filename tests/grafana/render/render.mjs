@@ -71,6 +71,7 @@ for (const [index, job] of jobs.entries()) {
   tab.on('pageerror', (error) => pageErrors.push(String(error.stack ?? error).slice(0, 500)));
   tab.on('console', (message) => message.type() === 'error' && pageErrors.push(message.text().slice(0, 300)));
   tab.on('response', (answer) => answer.status() >= 400 && pageErrors.push(`${answer.status()} ${answer.url()}`.slice(0, 300)));
+  await tab.exposeFunction('grow', (height) => tab.setViewportSize({ width: job.width, height }));
   await tab.goto(`http://127.0.0.1:${server.address().port}/${index}`);
   await tab.waitForFunction(() => window.report, null, { timeout: READY_MS });
   await tab.screenshot({ path: job.picture, fullPage: true });

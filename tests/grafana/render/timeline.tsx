@@ -1,6 +1,6 @@
 // A likeness of Grafana's state timeline, whose component lives in Grafana's core and is not on npm.
 import { DataFrame, dateTimeFormat, Field, FieldType, getFieldDisplayName } from '@grafana/data';
-import { LegendDisplayMode, VizLegend } from '@grafana/ui';
+import { LegendDisplayMode, Pagination, VizLegend } from '@grafana/ui';
 import React from 'react';
 
 import { theme } from './fields';
@@ -15,6 +15,8 @@ interface Span {
 
 const AXIS = 24;
 const LEGEND_LINE = 24;
+const PAGES = 40;
+const ROWS_A_PAGE = 20;
 const FONT = 12;
 
 function spans(time: Field, field: Field, merge: boolean, end: number): Span[] {
@@ -41,18 +43,21 @@ function measure(text: string): number {
 
 export function Timeline({ panel, data, range, width, height, merge }: BodyProps & { merge: boolean }) {
   const [from, to] = [range.from.valueOf(), range.to.valueOf()];
-  const rows = data.flatMap((frame: DataFrame) => {
+  const all = data.flatMap((frame: DataFrame) => {
     const time = frame.fields.find((field) => field.type === FieldType.time);
     return frame.fields
       .filter((field) => time && field !== time)
       .map((field) => ({ name: getFieldDisplayName(field, frame, data), spans: spans(time!, field, merge, to) }));
   });
   const options = panel.options ?? {};
+  const each = options.perPage || ROWS_A_PAGE;
+  const pages = Math.ceil(all.length / each);
+  const rows = all.slice(0, each);
   const colors = new Map(rows.flatMap((row) => row.spans.map((span) => [span.text, span.color])));
   const legend = options.legend?.showLegend === false ? [] : [...colors];
   const left = Math.min(width / 3, Math.max(...rows.map((row) => measure(row.name))) + 12);
   const legendWidth = legend.reduce((sum, [text]) => sum + measure(text) + 34, 0);
-  const below = legend.length ? LEGEND_LINE * Math.ceil(legendWidth / width) : 0;
+  const below = (legend.length ? LEGEND_LINE * Math.ceil(legendWidth / width) : 0) + (pages > 1 ? PAGES : 0);
   const plot = height - AXIS - below;
   const line = plot / rows.length;
   const x = (time: number) => left + ((Math.max(time, from) - from) / (to - from)) * (width - left);
@@ -86,6 +91,7 @@ export function Timeline({ panel, data, range, width, height, merge }: BodyProps
           );
         })}
       </svg>
+      {pages > 1 && <Pagination numberOfPages={pages} currentPage={1} onNavigate={() => undefined} />}
       {legend.length > 0 && (
         <VizLegend displayMode={LegendDisplayMode.List} placement="bottom"
           items={legend.map(([label, color]) => ({ label, color, yAxis: 1 }))} />

@@ -29,7 +29,8 @@ export function fillIn(text: unknown, values: Values, as: 'query' | 'text', scop
         : value[as];
     }
     const found = ofField(name, scoped);
-    if (found === undefined) {
+    // $1 is a group of label_replace.
+    if (found === undefined && !/^\d+$/.test(name)) {
       unresolved.add(whole);
     }
     return found ?? whole;
