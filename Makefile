@@ -75,7 +75,7 @@ $(PEERS)/.installed: requirements-bench.lock
 	@touch $@
 
 render: $(STAMP) ## Make the dashboards' JSON and pictures, the list of metrics and the schema of campaigns anew
-	$(BIN)/python -m grafana.build
+	$(BIN)/rayslurm dashboards build
 	$(BIN)/python -m exporter.metrics.reference > docs/metrics.md
 	$(BIN)/rayslurm campaigns schema > jobs/campaigns/campaign.schema.json
 	@$(MAKE) --no-print-directory pictures

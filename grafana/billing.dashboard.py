@@ -5,7 +5,7 @@ from __future__ import annotations
 from grafanalib.core import Dashboard, Time
 
 from grafana.panels import LINKS, bars, column, flow, job_link, levels, lines, row, share, stat, state, table
-from grafana.queries import CAMPAIGN, PROJECT, SITE, columns, marks, now, over_time, picked, variables
+from grafana.queries import CAMPAIGN, PROJECT, SITE, by_hand, columns, marks, now, over_time, picked, variables
 from grafana.states import JOB, YES_NO, words
 
 _OURS = f"{SITE}, {PROJECT}, {CAMPAIGN}"
@@ -235,13 +235,19 @@ dashboard = Dashboard(
             ),
             lines(
                 "Pace: units a day",
-                "What everybody of the project uses, as a mean of the last week.",
+                "What everybody of the project uses, as a mean of the last week, and what jobs followed here "
+                "were billed.",
                 [
                     over_time(
                         f"max by (project, kind, unit) "
                         f'(rayslurm:allocation_used:per_day_7d{{{PROJECT}, kind!="storage"}})',
                         "{{project}} {{kind}} {{unit}}",
-                    )
+                    ),
+                    over_time(
+                        f"max by (project, kind, unit) (rayslurm:billing_units:per_day_1d{{{PROJECT}}})",
+                        "{{project}} {{kind}} {{unit}} billed here, last day",
+                        "B",
+                    ),
                 ],
                 unit="none",
                 empty="Not known: a day of the last week must have been seen.",
@@ -272,12 +278,13 @@ dashboard = Dashboard(
             row("What was paid"),
             bars(
                 "By campaign",
-                "Bills, in the step of time in which they became final. Jobs outside of campaigns stand "
-                "without a name.",
+                "Bills, in the step of time in which they became final.",
                 [
                     over_time(
-                        f"sum by (campaign, kind, unit) (increase(rayslurm_billing_units_total{{{_OURS}}}"
-                        "[$__rate_interval])) > 0",
+                        by_hand(
+                            f"sum by (campaign, kind, unit) (increase(rayslurm_billing_units_total{{{_OURS}}}"
+                            "[$__rate_interval])) > 0"
+                        ),
                         "{{campaign}} {{kind}} {{unit}}",
                         interval="10m",
                     )

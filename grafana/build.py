@@ -1,53 +1,61 @@
-"""Makes grafana/dashboards/*.json of grafana/*.dashboard.py: `python -m grafana.build [--check]`."""
+"""Makes the dashboards' JSON of grafana/*.dashboard.py."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
-import sys
 from pathlib import Path
 
 from grafanalib._gen import DashboardEncoder
 
 from grafana.modern import modernise
 
-_HERE = Path(__file__).resolve().parent
+SOURCES = Path(__file__).resolve().parent
 _SUFFIX = ".dashboard.py"
 
 
-def generate() -> dict[Path, str]:
-    """Returns the text of every dashboard by the path that it belongs to."""
-    return {
-        _HERE / "dashboards" / f"{source.name.removesuffix(_SUFFIX)}.json": _render(source)
-        for source in sorted(_HERE.glob(f"*{_SUFFIX}"))
-    }
-
-
-def build(*, check: bool = False) -> int:
-    """Writes the dashboards and removes those whose source is gone.
+def generate(sources: Path = SOURCES) -> dict[str, str]:
+    """Returns the text of every dashboard by its file's name, such as `overview.json`.
 
     Args:
-        check: change nothing, only tell what would change.
+        sources: the folder of the `*.dashboard.py`.
 
-    Returns:
-        The exit status: 1 where `check` found something that would change.
+    Raises:
+        ValueError: two have one uid, or one holds what has no shape in today's Grafana.
     """
-    wanted = generate()
-    present = {path: path.read_text(encoding="utf-8") for path in sorted((_HERE / "dashboards").glob("*.json"))}
-    stale = [path for path in sorted(wanted | present) if wanted.get(path) != present.get(path)]
-    for path in stale:
-        sys.stdout.write(f"{path}: {'is not what its source makes' if check else 'written'}\n")
-        if not check:
-            _replace(path, wanted.get(path))
-    return int(check and bool(stale))
+    made = {
+        f"{source.name.removesuffix(_SUFFIX)}.json": _render(source) for source in sorted(sources.glob(f"*{_SUFFIX}"))
+    }
+    uids = [json.loads(text)["uid"] for text in made.values()]
+    if len(set(uids)) < len(uids):
+        raise ValueError(f"two dashboards have one uid: {sorted(uids)}")
+    return made
 
 
-def _replace(path: Path, text: str | None) -> None:
-    if text is None:
-        path.unlink()
-    else:
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+def stale(folder: Path, made: dict[str, str]) -> list[Path]:
+    """Returns the files of a folder that are not what is made, are missing there, or come from no source any more.
+
+    Args:
+        folder: where the JSON lies.
+        made: as of `generate`.
+    """
+    present = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.json")}
+    return [folder / name for name in sorted(made | present) if made.get(name) != present.get(name)]
+
+
+def write(paths: list[Path], made: dict[str, str]) -> None:
+    """Writes dashboards, and removes those that come from no source any more.
+
+    Args:
+        paths: as of `stale`.
+        made: as of `generate`.
+    """
+    for path in paths:
+        if path.name in made:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(made[path.name], encoding="utf-8")
+        else:
+            path.unlink()
 
 
 def _render(source: Path) -> str:
@@ -59,7 +67,3 @@ def _render(source: Path) -> str:
     spec.loader.exec_module(module)
     plain = json.loads(json.dumps(module.dashboard, cls=DashboardEncoder))
     return json.dumps(modernise(plain), indent=2, sort_keys=True) + "\n"
-
-
-if __name__ == "__main__":
-    sys.exit(build(check="--check" in sys.argv[1:]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from grafanalib.core import Dashboard, Time
 
 from grafana.panels import LINKS, bars, column, flow, levels, lines, row, stat, state, table, timeline
-from grafana.queries import CAMPAIGN, SITE, columns, marks, now, over_time, variables
+from grafana.queries import CAMPAIGN, SITE, by_hand, columns, marks, now, over_time, variables
 from grafana.states import NO_YES, OUTCOME, YES_NO, colours, words
 
 _OURS = f"{SITE}, {CAMPAIGN}"
@@ -145,11 +145,13 @@ dashboard = Dashboard(
             ),
             bars(
                 "Jobs that were submitted",
-                "By campaign; those that a person launched stand without a name.",
+                "By campaign.",
                 [
                     over_time(
-                        "sum by (site, campaign) ("
-                        f"increase(rayslurm_jobs_submitted_total{{{_OURS}}}[$__rate_interval])) > 0",
+                        by_hand(
+                            "sum by (site, campaign) ("
+                            f"increase(rayslurm_jobs_submitted_total{{{_OURS}}}[$__rate_interval])) > 0"
+                        ),
                         "{{site}} {{campaign}}",
                         interval="10m",
                     )
@@ -305,7 +307,7 @@ dashboard = Dashboard(
                 [now('max(up{job="rayslurm"})', "")],
                 unit="none",
                 mappings=words(YES_NO),
-                empty="Prometheus does not know it",
+                empty="not known to Prometheus",
                 width=3,
             ),
             stat(
@@ -362,8 +364,8 @@ dashboard = Dashboard(
                     {
                         "uploaded": ("uploaded", "green"),
                         "present": ("present", "blue"),
-                        "failed": ("failed", "orange"),
-                        "given_up": ("given up", "red"),
+                        "failed": ("failed", "red"),
+                        "given_up": ("given up", "dark-red"),
                     }
                 ),
             ),

@@ -89,7 +89,7 @@ def lines(
 ) -> Panel:  # fmt: skip
     """Returns lines over time; the arguments are those of `stat`, and a few more.
 
-    The axis goes from `lowest` to `highest` where they aren't None. Lines are `stacked` on each other, and where they are
+    The axis goes from `lowest` to `highest` where they are told. Lines are `stacked` on each other; where they are
     `stepped`, a value holds until the next.
     """
     return TimeSeries(

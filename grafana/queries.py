@@ -48,6 +48,11 @@ def columns(expr: str, ref_id: str) -> Target:
     return Target(expr=expr, refId=ref_id, format="table", instant=True)
 
 
+def by_hand(expr: str) -> str:
+    """Returns a query whose series without a campaign say so, where they would have no name in a legend."""
+    return f'label_replace({expr}, "campaign", "by hand", "campaign", "")'
+
+
 def rows(label: str, **queries: str) -> str:
     """Returns one query whose rows are several, each with its name in a label.
 

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 _BUILT_IN = {"__rate_interval": "2m", "__range": "5m", "__range_s": "300", "__from": "0", "__to": "0"}
-_VARIABLE = re.compile(r"\$\{(\w+)(?::\w+)?\}|\$(\w+)|\[\[(\w+)\]\]")
+_VARIABLE = re.compile(r"\$\{(\w+)(?::\w+)?\}|\$([A-Za-z_]\w*)|\[\[(\w+)\]\]")
 _LABEL_VALUES = re.compile(r"label_values\((?:(.+),\s*)?(\w+)\)")
 _RANGE_SECONDS = 300
 _STEP_SECONDS = 15
@@ -24,7 +24,7 @@ class PanelResult:
     """What one query of a dashboard gave.
 
     Attributes:
-        panel: the panel's title, or `variable NAME`.
+        panel: the panel's title, `variable NAME` or `annotation NAME`.
         query: the query's letter; empty for a variable.
         expr: as it was sent, with variables filled in.
         series: how many series or label values came back.
@@ -50,7 +50,10 @@ class PanelResult:
 
 
 def run_panels(dashboard_json: Mapping[str, Any], prometheus_url: str) -> list[PanelResult]:
-    """Runs the query of every variable and of every panel target.
+    """Runs the query of every variable, annotation and panel target.
+
+    Where a reader picks one of several values, such as one job, each is tried: a panel shows something if it does for
+    one of them, and a fault with one of them is a fault.
 
     Args:
         dashboard_json: a dashboard as Grafana reads it.
@@ -59,11 +62,29 @@ def run_panels(dashboard_json: Mapping[str, Any], prometheus_url: str) -> list[P
     Returns:
         One result a query, the variables' first.
     """
+    variables = dashboard_json["templating"]["list"]
     with httpx.Client(base_url=prometheus_url, trust_env=False, timeout=30) as client:
-        values, results = _fill_variables(dashboard_json["templating"]["list"], client)
-        for panel in each_panel(dashboard_json["panels"]):
-            results += [_run_target(panel["title"], target, values, client) for target in panel.get("targets", ())]
-    return results
+        found = list(_variables(variables, client))
+        choices = list(_choices(variables, {}, client))
+        for name, target in _targets(dashboard_json):
+            found.append(_best([_run_target(name, target, values, client) for values in choices]))
+    return found
+
+
+def _targets(dashboard: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for panel in each_panel(dashboard["panels"]):
+        for target in panel.get("targets", ()):
+            yield panel["title"], target
+    for one in dashboard.get("annotations", {}).get("list", ()):
+        yield f"annotation {one['name']}", {"instant": True, **one["target"]}
+
+
+def _best(results: list[PanelResult]) -> PanelResult:
+    """Returns the result that speaks for all: one with a fault, else one that shows something."""
+    for result in results:
+        if result.error or result.unresolved or result.missing_labels:
+            return result
+    return max(results, key=lambda result: (result.ok, result.series))
 
 
 def each_panel(panels: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -83,26 +104,46 @@ def values_for(target: Mapping[str, Any], values: Mapping[str, str]) -> dict[str
     return {**_BUILT_IN, "__interval": target.get("interval", "1m"), **values}
 
 
-def _fill_variables(variables: list[dict[str, Any]], client: httpx.Client) -> tuple[dict[str, str], list[PanelResult]]:
-    values: dict[str, str] = {}
-    results: list[PanelResult] = []
-    for variable in variables:
-        name = variable["name"]
-        if variable["type"] == "datasource":
-            values[name] = "prometheus"
-        elif variable["type"] == "query":
-            text = variable["query"]["query"]
-            match = _LABEL_VALUES.fullmatch(text)
-            if match is None:
-                results.append(PanelResult(f"variable {name}", "", text, error="is not a label_values query"))
-                continue
-            selector = {"match[]": fill_in(match[1], values)} if match[1] else {}
-            found, error = _ask(client, f"/api/v1/label/{match[2]}/values", selector)
-            results.append(PanelResult(f"variable {name}", "", text, series=len(found), error=error))
-            values[name] = variable.get("allValue") or "|".join(found)
-        else:
-            values[name] = str(variable.get("current", {}).get("value", variable.get("query", "")))
-    return values, results
+def _choices(variables: list[dict[str, Any]], values: dict[str, str], client: httpx.Client) -> Iterator[dict[str, str]]:
+    """Yields the values of all variables for everything that a reader can pick where it must be one."""
+    if not variables:
+        yield values
+        return
+    variable, *rest = variables
+    name = variable["name"]
+    if variable["type"] == "datasource":
+        options = ["prometheus"]
+    elif variable["type"] == "query":
+        options = _label_values(variable, values, client)[0]
+        if variable.get("includeAll"):
+            options = [variable.get("allValue") or "|".join(options)]
+    else:
+        options = [str(variable.get("current", {}).get("value", variable.get("query", "")))]
+    for option in options or [""]:
+        yield from _choices(rest, {**values, name: option}, client)
+
+
+def _variables(variables: list[dict[str, Any]], client: httpx.Client) -> Iterator[PanelResult]:
+    for index, variable in enumerate(variables):
+        if variable["type"] == "query":
+            for values in _choices(variables[:index], {}, client):
+                found, error = _label_values(variable, values, client)
+                if found or error:
+                    break
+            yield PanelResult(
+                f"variable {variable['name']}", "", variable["query"]["query"], series=len(found), error=error
+            )
+
+
+def _label_values(
+    variable: Mapping[str, Any], values: Mapping[str, str], client: httpx.Client
+) -> tuple[list[str], str | None]:
+    """Returns the values of a variable, and what is wrong with its query."""
+    match = _LABEL_VALUES.fullmatch(variable["query"]["query"])
+    if match is None:
+        return [], "is not a label_values query"
+    selector = {"match[]": fill_in(match[1], values)} if match[1] else {}
+    return _ask(client, f"/api/v1/label/{match[2]}/values", selector)
 
 
 def _run_target(title: str, target: Mapping[str, Any], values: Mapping[str, str], client: httpx.Client) -> PanelResult:

@@ -13,10 +13,28 @@ import pytest
 from exporter.tunnels.secrets import secret_path
 from tests.lab.lab import Lab
 from tests.lab.serving import SITE, Rayslurm, configure, own_site
-from tests.panels import run_panels
+from tests.panels import PanelResult, run_panels
 from tests.prometheus_server import CLOSED, prometheus_server, query, render_config
 
-DASHBOARD = Path(__file__).parents[2] / "grafana/dashboards/jobs.json"
+DASHBOARD = Path(__file__).parents[2] / "grafana/dashboards/job.json"
+SHOWN_WHILE_IT_RUNS = {
+    "State",
+    "Name",
+    "Waited in the queue",
+    "Elapsed",
+    "To its limit",
+    "One life",
+    "What tasks and actors hold",
+    "CPU of its nodes",
+    "Memory of its nodes",
+    "Network of its nodes",
+    "Nodes of its Ray",
+    "Idle for",
+    "Tunnels",
+    "Ray",
+}
+SHOWN_WHEN_IT_HAS_ENDED = {"State", "Name", "Elapsed", "One life", "Its times", "Its size"}
+"""And more, which the panels of each query tell apart; a lab has no GPUs, no energy and no rates."""
 
 SPEC = """\
 site: lab
@@ -75,6 +93,7 @@ def test_the_whole_way(lab: Lab, ray_venv: Path, tmp_path: Path) -> None:
         assert rayslurm.value("ray_cluster_info", **job, ray_version=version["ray_version"]) == 1
 
         watch_the_cluster(lab, rayslurm, launched, prometheus)
+        shows(lab, prometheus, SHOWN_WHILE_IT_RUNS)
         watch_the_tunnel(lab, rayslurm, launched)
 
         assert "cancel" in rayslurm.run("cancel", f"{SITE}/{job_id}", "--yes").stdout
@@ -106,12 +125,11 @@ def test_the_whole_way(lab: Lab, ray_venv: Path, tmp_path: Path) -> None:
         assert efficiency == pytest.approx(used / float(truth["cputimeraw"]), abs=1e-6)
         assert rayslurm.value("jobs_submitted_total", site=SITE) == 1
 
-        def panels_have_data() -> bool:
-            return all(panel.ok for panel in run_panels(json.loads(DASHBOARD.read_text()), prometheus))
-
-        results = run_panels(json.loads(DASHBOARD.read_text()), prometheus)
-        assert results
-        lab.wait(panels_have_data, 30, f"data on every panel: {[result for result in results if not result.ok]}")
+        shows(lab, prometheus, SHOWN_WHEN_IT_HAS_ENDED)
+        used_of = {
+            result.query for result in job_panels(prometheus) if result.panel == "Used of what it had" and result.ok
+        }
+        assert used_of >= {"A", "B", "D"}, "CPU, memory and time, by accounting"
 
         def seen_running() -> Any:
             answer = httpx.get(
@@ -129,6 +147,24 @@ def test_the_whole_way(lab: Lab, ray_venv: Path, tmp_path: Path) -> None:
     left = lab.on("c1", "ps", "-eo", "args").stdout + lab.on("c2", "ps", "-eo", "args").stdout
     assert "ray_job.py" not in left
     assert "raylet" not in left
+
+
+def job_panels(prometheus: str) -> list[PanelResult]:
+    """Asks Prometheus what the dashboard of one job asks."""
+    return run_panels(json.loads(DASHBOARD.read_text()), prometheus)
+
+
+def shows(lab: Lab, prometheus: str, titles: set[str]) -> None:
+    """Waits until the named panels of that dashboard show something, and none has a fault."""
+
+    def without() -> list[PanelResult]:
+        found = job_panels(prometheus)
+        assert titles <= {result.panel for result in found}
+        faults = [result for result in found if result.error or result.unresolved or result.missing_labels]
+        assert faults == []
+        return [result for result in found if result.panel in titles and not result.ok]
+
+    lab.wait(lambda: not without(), 30, f"data on its panels: {without()}")
 
 
 def watch_the_tunnel(lab: Lab, rayslurm: Rayslurm, launched: dict[str, Any]) -> None:
