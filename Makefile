@@ -81,6 +81,7 @@ render: $(STAMP) ## Make the dashboards' JSON and pictures, the list of metrics 
 	@$(MAKE) --no-print-directory pictures
 
 pictures: $(STAMP) ## Take the pictures of the dashboards in docs/images, from a busy practice installation (5 min)
+	@tests/prepare tests
 	@tests/prepare grafana
 	$(BIN)/python -m tests.grafana.album
 

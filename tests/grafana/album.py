@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from exporter.practice.world import Course
 from tests.grafana.node import BUILD, MissingError, installed
-from tests.grafana.pictures import PHONE, TOP, WIDE, Drawing, compress, draw, programs
+from tests.grafana.pictures import PHONE, TOP, WIDE, Drawing, compress, draw, programs, shipped
 from tests.prometheus_server import query, wait_until
 from tests.stack.busy import make_busy
 from tests.stack.history import DAYS, write_history
@@ -19,12 +20,16 @@ from tests.stack.monitoring import watching
 from tests.stack.world import living_world
 
 IMAGES = TOP / "docs/images"
-SHOWN_JOB = ("lumi", "serve")
-"""Site and name of the job that the dashboard `job` shows."""
+SHOWN_JOB = "pretrain"
+"""The job that the dashboard `job` shows in docs/images: it ran for a while and has ended."""
 
 _SCRAPE_SECONDS = 1
+_RUN_SECONDS = 120
 _SEEN_SECONDS = 240
 """How long the busy installation is watched before its picture is taken."""
+
+_OTHER_JOBS = ("serve", "waiting")
+"""One that runs and one that waits: what a job that has ended doesn't show."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +38,26 @@ class Busy:
 
     Attributes:
         prometheus: its URL.
-        job: the number of the job to be shown.
+        jobs: numbers of jobs of lumi by their names.
+        began: epoch seconds before the first was submitted.
     """
 
     prometheus: str
-    job: str
+    jobs: Mapping[str, str]
+    began: int
 
     def draw(self, folder: Path) -> Drawing:
-        """Draws every dashboard at both widths."""
-        site, _ = SHOWN_JOB
-        return draw(
-            self.prometheus,
-            folder,
-            scrape_seconds=_SCRAPE_SECONDS,
-            since={"billing": int(time.time()) - DAYS * 86400},
-            variables={"job": {"site": site, "job": self.job}},
-        )
+        """Draws every dashboard at both widths, and that of a job for several jobs."""
+        scenes = {scene.name: scene for scene in shipped()}
+        job = scenes["job"]
+
+        def of(name: str) -> dict[str, str]:
+            return {"site": "lumi", "job": self.jobs[name]}
+
+        scenes["job"] = replace(job, variables=of(SHOWN_JOB), since=self.began)
+        scenes["billing"] = replace(scenes["billing"], since=int(time.time()) - DAYS * 86400)
+        others = [replace(job, name=f"job-{name}", variables=of(name)) for name in _OTHER_JOBS]
+        return draw(self.prometheus, folder, [*scenes.values(), *others], scrape_seconds=_SCRAPE_SECONDS)
 
 
 @contextmanager
@@ -62,13 +71,21 @@ def busy_installation(folder: Path) -> Iterator[Busy]:
             write_history(world.page(), address, database, folder)
 
         with watching(folder / "watch", address, history) as monitoring:
-            began = time.monotonic()
-            jobs = make_busy(world)
-            job = jobs[SHOWN_JOB[1]]
-            wanted = f'ray_node_gpus_utilization{{job_id="{job}"}}'
-            wait_until(lambda: bool(query(monitoring.prometheus, wanted)), f"Prometheus has {wanted}", 60)
-            time.sleep(max(0.0, began + _SEEN_SECONDS - time.monotonic()))
-            yield Busy(monitoring.prometheus, job)
+            began = int(time.time())
+            size = {"nodes": 2, "cpus_per_node": 56, "memory_per_node": "400G", "gpus_per_node": 8}
+            shown = world.launch("lumi", SHOWN_JOB, Course(seconds=_RUN_SECONDS), "standard-g", **size)
+            jobs = {**make_busy(world), SHOWN_JOB: shown}
+            for expr in (
+                f'ray_node_gpus_utilization{{job_id="{jobs["serve"]}"}}',
+                f'rayslurm_job_cpu_efficiency_ratio{{job_id="{shown}"}}',
+            ):
+                _await_series(monitoring.prometheus, expr)
+            time.sleep(max(0.0, began + _SEEN_SECONDS - time.time()))
+            yield Busy(monitoring.prometheus, jobs, began)
+
+
+def _await_series(prometheus: str, expr: str) -> None:
+    wait_until(lambda: bool(query(prometheus, expr)), f"Prometheus has {expr}", 2 * _RUN_SECONDS)
 
 
 def main() -> int:
@@ -83,9 +100,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="rayslurm-pictures-") as folder, busy_installation(Path(folder)) as busy:
         drawing = busy.draw(raw)
     IMAGES.mkdir(parents=True, exist_ok=True)
-    for picture in sorted(raw.glob(f"*-{WIDE}.png")):
-        target = IMAGES / f"dashboard-{picture.stem.removesuffix(f'-{WIDE}')}.png"
-        sys.stdout.write(f"{target}: {compress(picture, target) / 1000:.0f} kB\n")
+    for scene in shipped():
+        target = IMAGES / f"dashboard-{scene.name}.png"
+        sys.stdout.write(f"{target}: {compress(raw / f'{scene.name}-{WIDE}.png', target) / 1000:.0f} kB\n")
     sys.stdout.write(f"as on a telephone: {raw}/*-{PHONE}.png\n")
     for line in drawing.all_faults():
         sys.stderr.write(f"{line}\n")

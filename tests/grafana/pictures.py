@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Panel:
 
     Attributes:
         dashboard: the name of the dashboard's file.
+        scene: the name of its picture.
         width: of the window, in pixels.
         title: of the panel, with its variables filled in.
         kind: Grafana's name of its type.
@@ -51,6 +52,7 @@ class Panel:
     """
 
     dashboard: str
+    scene: str
     width: int
     title: str
     kind: str
@@ -64,15 +66,13 @@ class Panel:
     text: str
 
     @property
-    def faults(self) -> tuple[str, ...]:
-        """What is wrong with it; nothing where it shows something and nothing failed."""
-        said = (
-            *self.errors,
-            *((self.threw,) if self.threw else ()),
-            *((f"shows nothing but {self.empty!r}",) if self.empty else ()),
-            *((f"panels of type {self.kind} cannot be drawn here",) if self.unsupported else ()),
-        )
-        return tuple(f"{self.dashboard} at {self.width} px, {self.title!r}: {fault}" for fault in said)
+    def broken(self) -> tuple[str, ...]:
+        """What failed in it."""
+        kinds = (f"panels of type {self.kind} cannot be drawn here",) if self.unsupported else ()
+        return (*self.errors, *((self.threw,) if self.threw else ()), *kinds)
+
+    def __str__(self) -> str:
+        return f"{self.scene} at {self.width} px, {self.title!r}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,72 +88,87 @@ class Drawing:
     faults: tuple[str, ...]
 
     def all_faults(self) -> list[str]:
-        """Returns what is wrong with pages and with panels."""
-        return [*self.faults, *(fault for panel in self.panels for fault in panel.faults)]
+        """Returns what is wrong with pages and panels; a panel may be empty where it isn't in another scene."""
+        shown = {(panel.dashboard, panel.title, panel.width) for panel in self.panels if not panel.empty}
+        return [
+            *self.faults,
+            *(f"{panel}: {fault}" for panel in self.panels for fault in panel.broken),
+            *(
+                f"{panel}: shows nothing but {panel.empty!r}"
+                for panel in self.panels
+                if (panel.dashboard, panel.title, panel.width) not in shown
+            ),
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One dashboard as it is to be drawn.
+
+    Attributes:
+        dashboard: its JSON.
+        name: of the pictures.
+        variables: values of variables that are not to be picked as Grafana picks them.
+        since: epoch seconds at which its time range begins; None: where its own range begins, but no sooner than what
+            this Prometheus has seen itself.
+    """
+
+    dashboard: Path
+    name: str
+    variables: Mapping[str, str] = field(default_factory=dict)
+    since: int | None = None
+
+
+def shipped() -> list[Scene]:
+    """Returns every dashboard that is shipped, as Grafana shows it at first."""
+    return [Scene(path, path.stem) for path in sorted((TOP / "grafana/dashboards").glob("*.json"))]
 
 
 def draw(
-    prometheus_url: str,
-    folder: Path,
-    *,
-    dashboards: Sequence[Path] = (),
-    widths: Sequence[int] = (WIDE, PHONE),
+    prometheus_url: str, folder: Path, scenes: Sequence[Scene], *, widths: Sequence[int] = (WIDE, PHONE),
     scrape_seconds: int = 15,
-    since: Mapping[str, int] | None = None,
-    variables: Mapping[str, Mapping[str, str]] | None = None,
-) -> Drawing:
+) -> Drawing:  # fmt: skip
     """Draws dashboards into NAME-WIDTH.png.
-
-    The time range is a dashboard's own, but begins no sooner than what this Prometheus has seen itself.
 
     Args:
         prometheus_url: such as `http://127.0.0.1:9090`.
         folder: where the pictures go.
-        dashboards: their JSON; all that are shipped where none is named.
+        scenes: what is drawn.
         widths: of the browser's window, in pixels.
         scrape_seconds: how often Prometheus scrapes: the interval that Grafana knows of a data source.
-        since: by dashboard, the epoch seconds at which its time range begins.
-        variables: by dashboard, the values that are not to be picked as Grafana picks them.
 
     Raises:
         MissingError: node, npm or chromium is not there.
         RuntimeError: the programs failed.
     """
-    paths = list(dashboards) or sorted((TOP / "grafana/dashboards").glob("*.json"))
     found = programs("node", "chromium")
     code = installed("render")
     _node(code, "node_modules/.bin/tsc", "--pretty", "false")
     _node(code, "node_modules/.bin/esbuild", *_BUNDLING)
     folder.mkdir(parents=True, exist_ok=True)
-    begin = _first_data(prometheus_url)
-    names: list[str] = []
-    jobs: list[dict[str, Any]] = []
-    for path in paths:
-        board = json.loads(path.read_text(encoding="utf-8"))
-        now = int(time.time())
-        for width in widths:
-            names.append(path.stem)
-            jobs.append(
-                {
-                    "dashboard": board,
-                    "picture": str((folder / f"{path.stem}-{width}.png").resolve()),
-                    "width": width,
-                    "from": (since or {}).get(path.stem, max(begin, now - _range_seconds(board["time"]["from"]))),
-                    "to": now,
-                    "scrapeSeconds": scrape_seconds,
-                    "variables": (variables or {}).get(path.stem, {}),
-                }
-            )
+    begin, now = _first_data(prometheus_url), int(time.time())
+    drawn = [(scene, width) for scene in scenes for width in widths]
+    jobs = []
+    for scene, width in drawn:
+        board = json.loads(scene.dashboard.read_text(encoding="utf-8"))
+        own = max(begin, now - _range_seconds(board["time"]["from"]))
+        jobs.append(
+            {
+                "dashboard": board,
+                "picture": str((folder / f"{scene.name}-{width}.png").resolve()),
+                "width": width,
+                "from": own if scene.since is None else scene.since,
+                "to": now,
+                "scrapeSeconds": scrape_seconds,
+                "variables": scene.variables,
+            }
+        )
     wanted = folder / "jobs.json"
     wanted.write_text(json.dumps(jobs), encoding="utf-8")
-    reports = json.loads(
-        _node(
-            code, found["node"], "render.mjs", str(wanted.resolve()), prometheus_url, found["chromium"],
-            seconds=_SECONDS_A_PICTURE * len(jobs),
-        )
-    )  # fmt: skip
+    command = [found["node"], "render.mjs", str(wanted.resolve()), prometheus_url, found["chromium"]]
+    reports = json.loads(_node(code, *command, seconds=_SECONDS_A_PICTURE * len(jobs)))
     (folder / "report.json").write_text(json.dumps(reports, indent=1), encoding="utf-8")
-    return _drawing(names, jobs, reports)
+    return _drawing(drawn, reports)
 
 
 _BUNDLING = (
@@ -210,16 +225,17 @@ def _range_seconds(begin: str) -> int:
     return int(begin[4:-1]) * _UNITS_SECONDS[begin[-1]]
 
 
-def _drawing(names: Sequence[str], jobs: Sequence[Mapping[str, Any]], reports: Sequence[Mapping[str, Any]]) -> Drawing:
+def _drawing(drawn: Sequence[tuple[Scene, int]], reports: Sequence[Mapping[str, Any]]) -> Drawing:
     panels, faults = [], []
-    for name, job, report in zip(names, jobs, reports, strict=True):
-        where = f"{name} at {job['width']} px"
+    for (scene, width), report in zip(drawn, reports, strict=True):
+        where = f"{scene.name} at {width} px"
         faults += [f"{where}: {error}" for error in (report["fatal"], *report["pageErrors"]) if error]
         faults += [f"{where}: nothing gives {variable} a value" for variable in report["unresolved"]]
         panels += [
             Panel(
-                dashboard=name,
-                width=job["width"],
+                dashboard=scene.dashboard.stem,
+                scene=scene.name,
+                width=width,
                 title=panel["title"],
                 kind=panel["type"],
                 series=panel["series"],
@@ -240,23 +256,18 @@ def main(arguments: Sequence[str]) -> int:
     """Draws the dashboards of a Prometheus that runs; returns 1 where something is wrong with them."""
     parser = argparse.ArgumentParser(prog="python -m tests.grafana.pictures", description=__doc__)
     parser.add_argument("prometheus", metavar="URL", help="of a Prometheus with rayslurm's metrics")
-    parser.add_argument("dashboards", nargs="*", type=Path, help="JSON of dashboards; all that are shipped by default")
     parser.add_argument("--to", type=Path, default=BUILD / "pictures", help="folder of the pictures")
     parser.add_argument("--scrape", type=int, default=15, metavar="SECONDS", help="how often Prometheus scrapes")
-    parser.add_argument("--job", nargs=2, metavar=("SITE", "ID"), help="which job the dashboard `job` shows")
     asked = parser.parse_args(arguments)
-    chosen = {"job": {"site": asked.job[0], "job": asked.job[1]}} if asked.job else {}
     try:
-        drawing = draw(
-            asked.prometheus, asked.to, dashboards=asked.dashboards, scrape_seconds=asked.scrape, variables=chosen
-        )
+        drawing = draw(asked.prometheus, asked.to, shipped(), scrape_seconds=asked.scrape)
     except MissingError as error:
-        print(f"pictures: {error}", file=sys.stderr)
+        sys.stderr.write(f"{error}\n")
         return 1
     faults = drawing.all_faults()
     for panel in drawing.panels:
         if panel.cut:
-            print(f"{panel.dashboard} at {panel.width} px, {panel.title!r}: does not fit: {', '.join(panel.cut)}")
+            print(f"{panel}: does not fit: {', '.join(panel.cut)}")
     print("\n".join(faults))
     print(f"{len(drawing.panels)} panels in {asked.to}, {len(faults)} faults")
     return int(bool(faults))
