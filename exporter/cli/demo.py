@@ -170,8 +170,7 @@ def _write_campaign(folder: Path) -> None:
     first = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=_CAMPAIGN_SECONDS)
     campaign = {
         "site": "lumi",
-        "partition": "small",
-        "cluster": {"nodes": 1, "cpus_per_node": 8, "memory_per_node": "16G", "time": "15m"},
+        "cluster": {"nodes": 1, "cpus_per_node": 8, "memory_per_node": "16G", "time": "15m", "partition": "small"},
         "entrypoint": "python learn.py --rate $RATE",
         "schedule": {"every": "5m"},
         "start": first,

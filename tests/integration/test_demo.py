@@ -68,6 +68,7 @@ def test_it_shows_where_to_look_and_ends_without_a_trace(number: signal.Signals)
         while "rayslurm_job_state{" not in httpx.get(first, trust_env=False).text:
             assert time.monotonic() < ends, "no job on /metrics"
             time.sleep(0.5)
+        assert 'rayslurm_campaign_info{campaign="learn",' in httpx.get(first, trust_env=False).text
         assert left_behind() != before
     finally:
         process.send_signal(number)

@@ -26,7 +26,7 @@ HURRIED = {
         "[30s]",
         "RaySlurmCampaignRefusedBudget",
     ),
-    "exporter.yml: RaySlurmExporterAbsent: for": ("exporter.yml", "for: 5m", "for: 5s", "RaySlurmExporterAbsent"),
+    "exporter.yml: RaySlurmExporterAbsent: for": ("exporter.yml", "for: 5m", "for: 15s", "RaySlurmExporterAbsent"),
     "balances.yml: its rules are worked out every": (
         "balances.yml",
         "interval: 5m",
@@ -37,9 +37,9 @@ HURRIED = {
 """All that differs from the rules that are shipped: file, what stands there, what stands in its place, after what."""
 
 SCRAPED = {
-    "scrape_interval: 30s": "scrape_interval: 1s",
-    "evaluation_interval: 30s": "evaluation_interval: 1s",
-    "refresh_interval: 15s": "refresh_interval: 1s",
+    "scrape_interval: 30s": "scrape_interval: 2s",
+    "evaluation_interval: 30s": "evaluation_interval: 2s",
+    "refresh_interval: 15s": "refresh_interval: 2s",
 }
 """The same in prometheus.yml, but for the addresses."""
 

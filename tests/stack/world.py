@@ -132,10 +132,9 @@ class World:
 
     def write_campaign(self, name: str, **keys: Any) -> None:
         """Writes a campaign's file, which serve finds within its half minute; the first time is 10 minutes ahead."""
-        cluster = {"nodes": 1, "cpus_per_node": 8, "memory_per_node": "16G", "time": "15m"}
+        cluster = {"nodes": 1, "cpus_per_node": 8, "memory_per_node": "16G", "time": "15m", "partition": "small"}
         campaign = {
             "site": "lumi",
-            "partition": "small",
             "cluster": cluster,
             "entrypoint": "python work.py",
             "schedule": {"every": "10m"},

@@ -1,0 +1,92 @@
+"""What goes on in the busy world: jobs and campaigns that go well and badly, on purpose."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from exporter.practice.world import Course
+from tests.prometheus_server import wait_until
+from tests.stack.world import World
+
+LONG = 840
+"""Seconds; longer than any test."""
+
+MISSED_SECONDS = 12
+
+
+def make_busy(world: World) -> dict[str, str]:
+    """Launches all, and waits until what is to end has ended and is on /metrics; returns the ids of jobs by name."""
+    _write_campaigns(world)
+    steady, idle, ended = Course(seconds=LONG), Course(seconds=LONG, idle=True), Course(seconds=8)
+    two = {"nodes": 2}
+    launched = {
+        name: world.launch(site, name, course, partition, **cluster)
+        for site, name, course, partition, cluster in (
+            ("roihu", "train", steady, "medium", two),
+            ("lumi", "serve", steady, "standard-g", {**two, "gpus_per_node": 8, "cpus_per_node": 56}),
+            ("roihu", "idle", idle, "small", {}),
+            ("roihu", "stay-restless", None, "medium", two),
+            ("roihu", "queued", Course(waits=LONG), "small", {}),
+            ("lumi", "waiting", Course(waits=LONG), "small", {}),
+            ("roihu", "embed", ended, "gpumedium", {"cpus_per_node": 72, "gpus_per_node": 1}),
+            ("roihu", "broken", Course(fate="FAILED", seconds=6), "small", {}),
+            ("lumi", "hungry", Course(fate="OUT_OF_MEMORY", seconds=6), "small", {}),
+            ("roihu", "dead", Course(fate="NODE_FAIL", seconds=6), "medium", two),
+            ("lumi", "score", ended, "standard", {**two, "cpus_per_node": 128}),
+            ("lumi", "idler", Course(seconds=20, idle=True), "small", {}),
+            ("roihu", "given-up", steady, "small", {}),
+        )
+    }
+    # Its jobs go as chance has it, which a practice site settles by their numbers: every seventh fails, and so on.
+    world.run_campaign("sweep")
+    world.run_campaign("batch")
+    world.run_campaign("costly")
+    world.run_campaign("service", "roihu")
+    world.sites["roihu"].world.cancel(int(launched["given-up"]))
+    _await_ends(world, launched)
+    return launched
+
+
+def _write_campaigns(world: World) -> None:
+    world.sites["lumi"].world.courses["batch"] = Course(seconds=5)
+    world.sites["roihu"].world.courses["service"] = Course(seconds=LONG)
+    world.write_campaign("sweep", matrix={"RATE": [0.1, 0.01, 0.001, 1, 2, 3, 4]}, at_once=7, budget={"run": 100})
+    world.write_campaign("batch", budget={"week": 500, "month": 1000})
+    world.write_campaign("costly", budget={"run": 0.001})
+    world.write_campaign("resting", paused=True)
+    # Its run goes on when its first time comes, which is missed then.
+    first = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=MISSED_SECONDS)
+    world.write_campaign("service", site="roihu", start=first, schedule={"every": "30m"})
+    wait_until(lambda: world.page().count("rayslurm_campaign_info{") == 5, "serve has read the campaigns", 60)
+
+
+def _await_ends(world: World, launched: dict[str, str]) -> None:
+    wanted = {
+        'rayslurm_campaign_missed_runs_total{campaign="service",site="roihu"} 1.0',
+        'rayslurm_campaign_refusals_total{campaign="costly",reason="budget",site="lumi"} 1.0',
+        'rayslurm_campaign_runs_total{campaign="batch",outcome="succeeded",site="lumi"} 1.0',
+        'rayslurm_campaign_runs_total{campaign="sweep",outcome="failed",site="lumi"} 1.0',
+        f'rayslurm_job_gpu_efficiency_ratio{{job_id="{launched["embed"]}",site="roihu",source="seff"}}',
+    }
+    wanted |= {
+        f'rayslurm_job_state{{job_id="{launched[name]}",site="{site}",state="{state}"}} 1.0'
+        for site, name, state in (
+            ("roihu", "broken", "failed"),
+            ("lumi", "hungry", "out_of_memory"),
+            ("roihu", "dead", "node_fail"),
+            ("roihu", "given-up", "cancelled"),
+            ("lumi", "score", "completed"),
+            ("lumi", "idler", "completed"),
+        )
+    }
+    missing: list[str] = []
+
+    def all_there() -> bool:
+        page = world.page()
+        missing[:] = sorted(line for line in wanted if line not in page)
+        return not missing
+
+    try:
+        wait_until(all_there, "what is to happen has happened", 180)
+    except TimeoutError:
+        raise TimeoutError(f"not on /metrics: {missing}") from None

@@ -1,0 +1,142 @@
+"""The whole stack on practice sites: silent where all is well, heard where not, and every panel with something to show.
+
+A practice site, `rayslurm serve`, Debian's Prometheus and Alertmanager with the shipped configuration, and a webhook.
+Only addresses, intervals and what `tests.stack.monitoring` lists differ from what is shipped. `make stack-test` runs
+the long form, `make test` a short one with fewer alerts.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.panels import run_panels
+from tests.prometheus_server import TOP, program, query, wait_until
+from tests.stack.busy import make_busy
+from tests.stack.evidence import KEEPS, note
+from tests.stack.history import write_history
+from tests.stack.monitoring import HURRIED, ROUTED, SCRAPED, Monitoring, watching
+from tests.stack.world import World, living_world
+
+DASHBOARDS = sorted((TOP / "grafana" / "dashboards").glob("*.json"))
+WATCHDOG = "RaySlurmWatchdog"
+FIRST_MINUTES_SECONDS = 90 if KEEPS else 6
+"""How long the idle installation must be silent: at the pace of its sites an hour and a half, or six minutes."""
+
+pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """All that runs.
+
+    Attributes:
+        world: the installation.
+        monitoring: what watches it.
+        silence: what fired while it was idle, but for the watchdog.
+        jobs: ids of the busy world's jobs by name.
+    """
+
+    world: World
+    monitoring: Monitoring
+    silence: list[dict[str, str]]
+    jobs: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    for name in ("prometheus", "promtool", "prometheus-alertmanager", "ssh-keygen"):
+        program(name)
+    folder = tmp_path_factory.mktemp("stack")
+    if KEEPS:
+        note("hurried", {"rules": {name: list(change) for name, change in HURRIED.items()}, **SCRAPED, **ROUTED})
+    with living_world(folder / "world") as world:
+        wait_until(lambda: _all_told(world), "every probe has run and every balance is told", 60)
+        address = world.config.listen
+
+        def history(database: Path) -> None:
+            assert write_history(world.page(), address, database, folder) >= 6
+
+        with watching(folder / "watch", address, history) as monitoring:
+            silence = _listen(monitoring)
+            yield Stack(world, monitoring, silence, make_busy(world))
+
+
+def _all_told(world: World) -> bool:
+    page = world.page()
+    probes = {f'rayslurm_probe_success{{probe="{probe}",site="{site}"}} 1.0' for site in world.sites
+              for probe in ("jobs", "balances", "areas", "certificate", "partitions")}  # fmt: skip
+    return all(line in page for line in probes) and page.count("rayslurm_allocation_used{") >= 6
+
+
+def _listen(monitoring: Monitoring) -> list[dict[str, str]]:
+    """Returns what fired in the first minutes, but for the watchdog, once that was heard."""
+    monitoring.inbox.await_one(WATCHDOG, "firing")
+    time.sleep(max(0.0, monitoring.began + FIRST_MINUTES_SECONDS - time.time()))
+    seconds = int(time.time() - monitoring.began) + 1
+    fired = query(
+        monitoring.prometheus,
+        f'max_over_time(ALERTS{{alertstate="firing",alertname!="{WATCHDOG}"}}[{seconds}s])',
+    )
+    return fired + [told.labels for told in monitoring.inbox.told if told.name != WATCHDOG]
+
+
+def test_an_idle_installation_is_silent_but_for_the_watchdog(stack: Stack) -> None:
+    silent = stack.silence == []
+    heard = stack.monitoring.inbox.find(WATCHDOG, "firing")
+    if KEEPS and heard is not None:
+        note("silence", {"seconds": FIRST_MINUTES_SECONDS, "right": silent, "watchdog_at": heard.at})
+    assert heard is not None
+    assert heard.receiver == "watchdog"
+    assert silent, stack.silence
+
+
+# --- every panel ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_every_panel_and_variable_of_a_dashboard_has_something_to_show(path: Path, stack: Stack) -> None:
+    _make_monitored(stack)
+    dashboard = json.loads(path.read_text())
+    results: list[Any] = []
+
+    def all_there() -> bool:
+        results[:] = run_panels(dashboard, stack.monitoring.prometheus)
+        return all(result.ok for result in results)
+
+    with suppress(TimeoutError):
+        wait_until(all_there, "every query has data", 45)
+    for result in results:
+        fault = result.error or (
+            f"no value for {result.unresolved}" if result.unresolved
+            else "no data" if not result.series
+            else "only NaN" if result.all_nan
+            else f"without labels {result.missing_labels}" if result.missing_labels
+            else None
+        )  # fmt: skip
+        note(
+            "panel",
+            {
+                "dashboard": path.stem, "panel": result.panel, "query": result.query, "expr": result.expr,
+                "series": result.series, "right": result.ok, "fault": fault,
+            },
+        )  # fmt: skip
+    assert [f"{result.panel} {result.query}: {result.expr}" for result in results if not result.ok] == []
+    assert len(results) > 0
+
+
+def _make_monitored(stack: Stack) -> None:
+    """Waits until Prometheus has all that is on the page, Ray's own metrics too."""
+    for expr in (
+        f'rayslurm_job_state{{job_id="{stack.jobs["score"]}",state="completed"}}',
+        "rayslurm:allocation_exhaustion_timestamp_seconds",
+        f'ray_node_gpus_utilization{{job_id="{stack.jobs["serve"]}"}}',
+    ):
+        wait_until(lambda expr=expr: bool(query(stack.monitoring.prometheus, expr)), expr, 60)  # type: ignore[misc]
