@@ -7,7 +7,7 @@ import { createRoot } from 'react-dom/client';
 import { prepare, prepareRegistries, theme } from './fields';
 import { Body, STAND_INS } from './panels';
 import { findMarks, runQueries } from './prometheus';
-import { Job, Mark, Panel, PanelReport, Report } from './shapes';
+import { Job, Mark, Panel, PanelReport, Report, Variable } from './shapes';
 import { fillIn, pickValues, unresolved, Values } from './variables';
 
 declare global {
@@ -25,7 +25,8 @@ const ROW = 30;
 const GAP = 8;
 const EDGE = 16;
 const ONE_COLUMN_BELOW = 768;
-const HEAD = 84;
+const HEAD = 52;
+const CHIPS = 32;
 const SETTLE_MS = 1500;
 
 interface Drawn {
@@ -63,11 +64,20 @@ function opened(panels: Panel[]): Panel[] {
   });
 }
 
-function places(panels: Panel[], width: number): Array<Drawn['place']> {
+/** How high what stands above the panels is: a line of variables, or two in each line on a telephone. */
+function headHeight(job: Job, width: number): number {
+  return HEAD + CHIPS * (width < ONE_COLUMN_BELOW ? Math.ceil(shownVariables(job).length / 2) : 1);
+}
+
+function shownVariables(job: Job): Variable[] {
+  return (job.dashboard.templating?.list ?? []).filter((one) => one.hide !== 2);
+}
+
+function places(panels: Panel[], width: number, head: number): Array<Drawn['place']> {
   const inner = width - 2 * EDGE;
   const high = (rows: number) => rows * (ROW + GAP) - GAP;
   if (width < ONE_COLUMN_BELOW) {
-    let top = HEAD;
+    let top = head;
     return panels.map(({ gridPos }) => {
       const place = { left: EDGE, top, width: inner, height: high(gridPos.h) };
       top += place.height + GAP;
@@ -77,20 +87,19 @@ function places(panels: Panel[], width: number): Array<Drawn['place']> {
   const column = (inner - GAP * (COLUMNS - 1)) / COLUMNS;
   return panels.map(({ gridPos: { x, y, w, h } }) => ({
     left: EDGE + x * (column + GAP),
-    top: HEAD + y * (ROW + GAP),
+    top: head + y * (ROW + GAP),
     width: w * column + (w - 1) * GAP,
     height: high(h),
   }));
 }
 
-function Head({ job, values }: { job: Job; values: Values }) {
-  const shown = (job.dashboard.templating?.list ?? []).filter((one) => one.hide !== 2);
+function Head({ job, values, height }: { job: Job; values: Values; height: number }) {
   const chip = { border: `1px solid ${theme.colors.border.medium}`, borderRadius: 2, padding: '2px 8px', whiteSpace: 'nowrap' } as const;
   return (
-    <div style={{ height: HEAD, padding: `12px ${EDGE}px`, overflow: 'hidden' }}>
+    <div style={{ height, padding: `12px ${EDGE}px`, overflow: 'hidden' }}>
       <div style={{ fontSize: 18, marginBottom: 8 }}>{job.dashboard.title}</div>
-      <div style={{ display: 'flex', gap: 8, fontSize: 12 }}>
-        {shown.map((one) => <span key={one.name} style={chip}>{one.label || one.name}: {values.get(one.name)?.text}</span>)}
+      <div style={{ display: 'flex', flexWrap: 'wrap', gap: 8, fontSize: 12 }}>
+        {shownVariables(job).map((one) => <span key={one.name} style={chip}>{one.label || one.name}: {values.get(one.name)?.text}</span>)}
       </div>
     </div>
   );
@@ -162,7 +171,9 @@ async function main(job: Job): Promise<Report> {
   const marks = await findMarks(job.dashboard.annotations?.list ?? [], values, range, job);
   const panels = opened(job.dashboard.panels);
   panels.sort((a, b) => a.gridPos.y - b.gridPos.y || a.gridPos.x - b.gridPos.x);
-  const where = places(panels, document.documentElement.clientWidth);
+  const width = document.documentElement.clientWidth;
+  const head = headHeight(job, width);
+  const where = places(panels, width, head);
   const reports = new Map<Panel, PanelReport>();
   const drawn: Drawn[] = [];
   for (const [index, panel] of panels.entries()) {
@@ -190,7 +201,7 @@ async function main(job: Job): Promise<Report> {
   createRoot(root).render(
     <ThemeContext.Provider value={theme}>
       <GlobalStyles />
-      <Head job={job} values={values} />
+      <Head job={job} values={values} height={head} />
       {drawn.map((one) => (
         <Place key={one.panel.id} drawn={one} values={values} range={range} marks={marks} errors={reports.get(one.panel)?.errors ?? []} />
       ))}
