@@ -4,11 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 MONEY_TESTS := tests/lab/test_money.py tests/unit/test_seff_bills.py tests/unit/test_charge.py tests/unit/test_pricing.py \
   tests/unit/test_price_command.py tests/unit/test_estimates.py tests/unit/test_windows.py tests/unit/test_costs_command.py
+STACK_TESTS := tests/integration/test_prometheus_config.py tests/unit/test_dashboards.py tests/integration/test_compose.py \
+  tests/stack tests/grafana
 STAMP := $(VENV)/.installed
 PEERS := build/bench-venv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-check test crash-test tunnel-test money-test archive-test lint lab lab-down bench render pictures lock clean
+.PHONY: help setup demo demo-check test crash-test tunnel-test money-test archive-test stack-test lint lab lab-down bench render pictures lock clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -59,6 +61,14 @@ archive-test: $(STAMP) ## Keep jobs in a real Ceph over TLS while everything fai
 	RAYSLURM_ARCHIVE_KILLS=50 RAYSLURM_ARCHIVE_JOBS=100 RAYSLURM_ARCHIVE_MB=200 $(BIN)/python -m pytest \
 	  tests/integration/test_archive.py tests/unit/test_archive.py tests/lab/test_archive.py
 	@$(BIN)/python -m tests.ceph.archiving
+
+stack-test: $(STAMP) ## Watch practice sites with Prometheus and Alertmanager: alerts come and go, every panel has something to show
+	@tests/prepare tests
+	@tests/prepare grafana
+	@rm -f build/stack-test.json build/stack-test.xml
+	@# What fails is counted in the last line, which ends with an error then
+	-RAYSLURM_STACK_FULL=1 $(BIN)/python -m pytest --junitxml=build/stack-test.xml $(wildcard $(STACK_TESTS))
+	@$(BIN)/python -m tests.stack.evidence
 
 lint: $(STAMP) ## Check style and types
 	$(BIN)/ruff check .

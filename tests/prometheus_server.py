@@ -109,12 +109,13 @@ def running(command: Sequence[str], ready_url: str, log: Path) -> Iterator[subpr
 
 
 @contextmanager
-def prometheus_server(config: Path, data: Path) -> Iterator[str]:
+def prometheus_server(config: Path, data: Path, *options: str) -> Iterator[str]:
     """Runs Debian's Prometheus.
 
     Args:
         config: its prometheus.yml, as of `render_config`.
-        data: an empty folder for its database and its log.
+        data: a folder for its database and its log.
+        *options: of its command line, besides those that say where all is.
 
     Yields:
         Its URL.
@@ -126,6 +127,7 @@ def prometheus_server(config: Path, data: Path) -> Iterator[str]:
         f"--config.file={config}",
         f"--storage.tsdb.path={data / 'tsdb'}",
         f"--web.listen-address=127.0.0.1:{port}",
+        *options,
     ]
     data.mkdir(parents=True, exist_ok=True)
     with running(command, f"{url}/-/ready", data / "prometheus.log"):

@@ -31,12 +31,14 @@ class Course:
         waits: seconds in the queue.
         seconds: for how long they run.
         idle: whether their Rays have nothing to do.
+        ago: how many seconds before now they were submitted, for jobs that were there before anybody looked.
     """
 
     fate: str = "COMPLETED"
     waits: int = 1
     seconds: int = 10
     idle: bool = False
+    ago: int = 0
 
 
 @dataclass(frozen=True)
@@ -186,9 +188,12 @@ class World:
             fate = _FATES[job_id % len(_FATES)]
             course = self.courses.get(name.partition(".")[0])
             if course is not None:
+                now -= course.ago
                 start, lasts, fate = now + course.waits, course.seconds, course.fate
             full = self._chance.uniform(0.1, 0.9) if fate != "OUT_OF_MEMORY" else 0.998
             busy = self._chance.uniform(0.3, 0.95) / self.threads_per_core
+            if course is not None and course.idle:
+                busy = 0.05 / self.threads_per_core
             job = Job(
                 job_id, name, project, partition, nodes, nodes * cpus * self.threads_per_core, nodes * memory,
                 nodes * gpus, limit, now, start, start + lasts, fate,

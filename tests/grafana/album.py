@@ -14,8 +14,8 @@ from exporter.practice.world import Course
 from tests.grafana.node import BUILD, MissingError, installed
 from tests.grafana.pictures import PHONE, TOP, WIDE, Drawing, compress, draw, programs, shipped
 from tests.prometheus_server import query, wait_until
-from tests.stack.busy import make_busy
-from tests.stack.history import DAYS, write_history
+from tests.stack.busy import await_ends, make_busy
+from tests.stack.history import write_history
 from tests.stack.monitoring import watching
 from tests.stack.world import living_world
 
@@ -26,7 +26,7 @@ SHOWN_JOB = "pretrain"
 _SCRAPE_SECONDS = 1
 _RUN_SECONDS = 120
 _SEEN_SECONDS = 240
-"""How long the busy installation is watched before its picture is taken."""
+"""How long the busy installation is watched before its pictures are taken."""
 
 _OTHER_JOBS = ("serve", "waiting")
 """One that runs and one that waits: what a job that has ended doesn't show."""
@@ -48,21 +48,26 @@ class Busy:
 
     def draw(self, folder: Path) -> Drawing:
         """Draws every dashboard at both widths, and that of a job for several jobs."""
-        scenes = {scene.name: scene for scene in shipped()}
+        # What was there before are balances only, written for what is worked out per day.
+        scenes = {scene.name: replace(scene, since=self.began) for scene in shipped()}
         job = scenes["job"]
 
         def of(name: str) -> dict[str, str]:
             return {"site": "lumi", "job": self.jobs[name]}
 
-        scenes["job"] = replace(job, variables=of(SHOWN_JOB), since=self.began)
-        scenes["billing"] = replace(scenes["billing"], since=int(time.time()) - DAYS * 86400)
+        scenes["job"] = replace(job, variables=of(SHOWN_JOB))
         others = [replace(job, name=f"job-{name}", variables=of(name)) for name in _OTHER_JOBS]
         return draw(self.prometheus, folder, [*scenes.values(), *others], scrape_seconds=_SCRAPE_SECONDS)
 
 
 @contextmanager
-def busy_installation(folder: Path) -> Iterator[Busy]:
-    """Runs practice sites, serve and Prometheus until what is to happen has happened and was watched for a while."""
+def busy_installation(folder: Path, seconds: float = 0) -> Iterator[Busy]:
+    """Runs practice sites, serve and Prometheus until what is to happen has happened.
+
+    Args:
+        folder: where they live.
+        seconds: how long they are watched at least.
+    """
     with living_world(folder / "world") as world:
         wait_until(lambda: world.page().count("rayslurm_allocation_used{") >= 6, "every balance is told", 60)
         address = world.config.listen
@@ -75,12 +80,13 @@ def busy_installation(folder: Path) -> Iterator[Busy]:
             size = {"nodes": 2, "cpus_per_node": 56, "memory_per_node": "400G", "gpus_per_node": 8}
             shown = world.launch("lumi", SHOWN_JOB, Course(seconds=_RUN_SECONDS), "standard-g", **size)
             jobs = {**make_busy(world), SHOWN_JOB: shown}
+            await_ends(world, jobs)
             for expr in (
                 f'ray_node_gpus_utilization{{job_id="{jobs["serve"]}"}}',
                 f'rayslurm_job_cpu_efficiency_ratio{{job_id="{shown}"}}',
             ):
                 _await_series(monitoring.prometheus, expr)
-            time.sleep(max(0.0, began + _SEEN_SECONDS - time.time()))
+            time.sleep(max(0.0, began + seconds - time.time()))
             yield Busy(monitoring.prometheus, jobs, began)
 
 
@@ -97,7 +103,10 @@ def main() -> int:
         sys.stderr.write(f"\n=== {error}: the pictures of the dashboards are LEFT OUT ===\n\n")
         return 0
     raw = BUILD / "pictures"
-    with tempfile.TemporaryDirectory(prefix="rayslurm-pictures-") as folder, busy_installation(Path(folder)) as busy:
+    with (
+        tempfile.TemporaryDirectory(prefix="rayslurm-pictures-") as folder,
+        busy_installation(Path(folder), _SEEN_SECONDS) as busy,
+    ):
         drawing = busy.draw(raw)
     IMAGES.mkdir(parents=True, exist_ok=True)
     for scene in shipped():

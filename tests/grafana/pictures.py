@@ -45,6 +45,7 @@ class Panel:
         errors: of its queries and transformations.
         threw: the exception that drawing it threw.
         empty: the words in which it says that there is nothing.
+        blank: these words don't show.
         unsupported: nothing here can draw its type.
         stand_in: a likeness was drawn.
         cut: texts that don't fit where they stand.
@@ -60,6 +61,7 @@ class Panel:
     errors: tuple[str, ...]
     threw: str
     empty: str
+    blank: bool
     unsupported: bool
     stand_in: bool
     cut: tuple[str, ...]
@@ -69,7 +71,9 @@ class Panel:
     def broken(self) -> tuple[str, ...]:
         """What failed in it."""
         kinds = (f"panels of type {self.kind} cannot be drawn here",) if self.unsupported else ()
-        return (*self.errors, *((self.threw,) if self.threw else ()), *kinds)
+        thrown = (self.threw,) if self.threw else ()
+        silent = (f"is blank where it should say {self.empty!r}",) if self.blank else ()
+        return (*self.errors, *thrown, *silent, *kinds)
 
     def __str__(self) -> str:
         return f"{self.scene} at {self.width} px, {self.title!r}"
@@ -242,6 +246,7 @@ def _drawing(drawn: Sequence[tuple[Scene, int]], reports: Sequence[Mapping[str, 
                 errors=tuple(panel["errors"]),
                 threw=panel["threw"],
                 empty=panel["empty"],
+                blank=panel["blank"],
                 unsupported=panel["unsupported"],
                 stand_in=panel["standIn"],
                 cut=tuple(panel["cut"]),

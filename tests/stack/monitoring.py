@@ -43,6 +43,9 @@ SCRAPED = {
 }
 """The same in prometheus.yml, but for the addresses."""
 
+OPTIONS = ("--rules.alert.resend-delay=5s",)
+"""The same on Prometheus's command line: what fires before it has found Alertmanager is else told a minute later."""
+
 ROUTED = {
     "group_by: [alertname, site]\n": "group_by: [alertname, site]\n  group_wait: 1s\n  group_interval: 1s\n",
     "group_wait: 10s": "group_wait: 1s",
@@ -142,7 +145,7 @@ def watching(folder: Path, exporter: str, write_history: Callable[[Path], None])
         hurry(folder / "prometheus/rules")
         write_history(folder / "data/tsdb")
         began = time.time()
-        with prometheus_server(config, folder / "data") as prometheus:
+        with prometheus_server(config, folder / "data", *OPTIONS) as prometheus:
             yield Monitoring(prometheus, alertmanager, inbox, began)
 
 

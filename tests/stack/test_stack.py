@@ -8,6 +8,7 @@ the long form, `make test` a short one with fewer alerts.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,12 +18,15 @@ from typing import Any
 
 import pytest
 
+from exporter.metrics.catalogue import CATALOGUE
+from exporter.practice.world import Course
 from tests.panels import run_panels
 from tests.prometheus_server import TOP, program, query, wait_until
-from tests.stack.busy import make_busy
+from tests.stack.busy import await_ends, make_busy
 from tests.stack.evidence import KEEPS, note
 from tests.stack.history import write_history
-from tests.stack.monitoring import HURRIED, ROUTED, SCRAPED, Monitoring, watching
+from tests.stack.monitoring import HURRIED, OPTIONS, ROUTED, SCRAPED, Monitoring, watching
+from tests.stack.provoked import Provoked, alone, together
 from tests.stack.world import World, living_world
 
 DASHBOARDS = sorted((TOP / "grafana" / "dashboards").glob("*.json"))
@@ -42,12 +46,14 @@ class Stack:
         monitoring: what watches it.
         silence: what fired while it was idle, but for the watchdog.
         jobs: ids of the busy world's jobs by name.
+        provoked: alerts that were provoked while it got busy.
     """
 
     world: World
     monitoring: Monitoring
     silence: list[dict[str, str]]
     jobs: dict[str, str]
+    provoked: list[Provoked]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +62,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         program(name)
     folder = tmp_path_factory.mktemp("stack")
     if KEEPS:
-        note("hurried", {"rules": {name: list(change) for name, change in HURRIED.items()}, **SCRAPED, **ROUTED})
+        rules = {name: f"{old} became {new}" for name, (_, old, new, _) in HURRIED.items()}
+        note("hurried", {**rules, **SCRAPED, **ROUTED, "prometheus": list(OPTIONS)})
     with living_world(folder / "world") as world:
         wait_until(lambda: _all_told(world), "every probe has run and every balance is told", 60)
         address = world.config.listen
@@ -66,7 +73,12 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
         with watching(folder / "watch", address, history) as monitoring:
             silence = _listen(monitoring)
-            yield Stack(world, monitoring, silence, make_busy(world))
+            jobs = make_busy(world)
+            provoked = together(world, jobs)
+            for one in provoked:
+                one.begin()
+            await_ends(world, jobs)
+            yield Stack(world, monitoring, silence, jobs, provoked)
 
 
 def _all_told(world: World) -> bool:
@@ -96,6 +108,25 @@ def test_an_idle_installation_is_silent_but_for_the_watchdog(stack: Stack) -> No
     assert heard is not None
     assert heard.receiver == "watchdog"
     assert silent, stack.silence
+
+
+# --- alerts that are provoked ----------------------------------------------------------------------------------------
+
+
+def test_what_goes_wrong_is_told_and_its_end_too(stack: Stack) -> None:
+    inbox = stack.monitoring.inbox
+    try:
+        for one in stack.provoked:
+            one.await_firing(inbox)
+        for one in stack.provoked:
+            one.await_end(inbox)
+    finally:
+        for one in stack.provoked:
+            one.write_down()
+    told = {one.alert: one.fired.annotations for one in stack.provoked if one.fired}
+    assert [(one.pattern, told.get(one.alert)) for one in stack.provoked if not one.right] == []
+    assert "dashboard (refused) metrics-0 (refused) metrics-1 (refused)" in told["RaySlurmTunnelDown"]["description"]
+    assert all(one.fired is not None and one.fired.receiver == "warning" for one in stack.provoked)
 
 
 # --- every panel ------------------------------------------------------------------------------------------------------
@@ -140,3 +171,39 @@ def _make_monitored(stack: Stack) -> None:
         f'ray_node_gpus_utilization{{job_id="{stack.jobs["serve"]}"}}',
     ):
         wait_until(lambda expr=expr: bool(query(stack.monitoring.prometheus, expr)), expr, 60)  # type: ignore[misc]
+
+
+# --- in the long form only --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not KEEPS, reason="the long form is `make stack-test`")
+def test_every_metric_of_the_catalogue_is_there(stack: Stack) -> None:
+    """Whatever one of them needs to be seen happens in the busy world, so none is left out."""
+    pages = [stack.world.page()]
+    if stack.world.rgw is not None:  # what waits for the archive is only seen while something does
+        stack.world.rgw.kill()
+        job_id = stack.world.launch("lumi", "unkept", Course(seconds=2), "small")
+        oldest = "rayslurm_archive_oldest_pending_timestamp_seconds "
+        wait_until(lambda: oldest in stack.world.page(), f"{job_id} waits for the archive", 120)
+        pages.append(stack.world.page())
+        stack.world.rgw.start()
+    seen = {name for page in pages for name in re.findall(r"^(rayslurm_\w+)[{ ]", page, re.MULTILINE)}
+    missing = sorted(set(CATALOGUE) - seen)
+    note("metrics", {"catalogue": len(CATALOGUE), "seen": len(seen & set(CATALOGUE)), "missing": missing})
+    assert missing == []
+
+
+@pytest.mark.skipif(not KEEPS, reason="the long form is `make stack-test`")
+@pytest.mark.parametrize("number", range(3), ids=["certificate", "site", "exporter"])
+def test_what_takes_others_with_it_is_told_and_its_end_too(number: int, stack: Stack) -> None:
+    one = alone(stack.world)[number]
+    try:
+        one.begin()
+        one.await_firing(stack.monitoring.inbox)
+        one.await_end(stack.monitoring.inbox)
+    finally:
+        one.write_down()
+    assert one.fired is not None
+    assert re.fullmatch(one.pattern, one.fired.annotations["summary"])
+    critical = one.fired.labels["severity"] == "critical"
+    assert one.fired.receiver == ("critical" if critical else "warning")

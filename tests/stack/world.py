@@ -130,6 +130,18 @@ class World:
         )
         return str(outcome["job_id"])
 
+    def track(self, site: str, name: str, course: Course) -> str:
+        """Has a job followed that was submitted by hand, at the site and not by rayslurm; returns its id."""
+        practice = self.sites[site].world
+        practice.courses[name] = course
+        folder = self.folder / f"{site}/home/{name}"
+        folder.mkdir()
+        job = practice.submit(
+            name, PROJECT, "small", nodes=1, cpus=8, memory=16 << 30, gpus=0, limit=7200, folder=folder
+        )
+        ask(self.config, self.store, "track", site, {"job_id": str(job.job_id)})
+        return str(job.job_id)
+
     def write_campaign(self, name: str, **keys: Any) -> None:
         """Writes a campaign's file, which serve finds within its half minute; the first time is 10 minutes ahead."""
         cluster = {"nodes": 1, "cpus_per_node": 8, "memory_per_node": "16G", "time": "15m", "partition": "small"}
@@ -223,13 +235,16 @@ def _bucket(folder: Path) -> Iterator[Rgw | None]:
             Bucket(_archive(folder, rgw))._client.create_bucket(Bucket=BUCKET)
         except BaseException as error:  # noqa: BLE001 - told by whoever waits for it
             faults.append(error)
+        over.wait()  # the gateway ends with the thread that started it
 
+    over = threading.Event()
     thread = threading.Thread(target=begin, name="ceph")
     thread.start()
     try:
         wait_until(lambda: bool(faults) or rgw.ca_bundle.exists(), "Ceph's certificate is made")
         yield rgw
     finally:
+        over.set()
         thread.join()
         rgw.end()
     if faults:

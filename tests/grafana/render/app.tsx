@@ -159,7 +159,9 @@ function look(report: PanelReport, panel: Panel): void {
   report.cut = cut(element);
   const words = element.querySelector('[data-empty]')?.getAttribute('data-empty');
   const drawn = element.querySelector('canvas, rect, [role=gridcell]') !== null || report.text.length > report.title.length;
-  report.empty = words ?? (!drawn ? 'nothing at all' : report.rows || panel.type === 'text' ? '' : panel.fieldConfig?.defaults?.noValue ?? 'No data');
+  const reason: string = panel.fieldConfig?.defaults?.noValue ?? 'No data';
+  report.empty = words ?? (!drawn ? reason : report.rows || panel.type === 'text' ? '' : reason);
+  report.blank = report.empty !== '' && !report.text.includes(report.empty.replace(/\s+/g, ' '));
 }
 
 async function main(job: Job): Promise<Report> {
@@ -190,7 +192,7 @@ async function main(job: Job): Promise<Report> {
       const rows = data.reduce((sum, frame) => sum + frame.length, 0);
       const standIn = STAND_INS.has(panel.type);
       reports.set(panel, {
-        id: panel.id, title, type: panel.type, series: frames.length, rows, errors, standIn, threw: '', empty: '', unsupported: false, cut: [], text: '',
+        id: panel.id, title, type: panel.type, series: frames.length, rows, errors, standIn, threw: '', empty: '', blank: false, unsupported: false, cut: [], text: '',
       });
     }
   }

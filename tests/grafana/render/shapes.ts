@@ -93,6 +93,8 @@ export interface PanelReport {
   threw: string;
   /** It shows that there is nothing, in these words. */
   empty: string;
+  /** It should show that there is nothing, but doesn't. */
+  blank: boolean;
   /** Its component is not on npm and nothing stands in for it here. */
   unsupported: boolean;
   /** A likeness was drawn, since its component is not on npm. */

@@ -18,6 +18,8 @@ const LEGEND_LINE = 24;
 const PAGES = 40;
 const ROWS_A_PAGE = 20;
 const FONT = 12;
+const TICK = 110;
+const STEPS_S = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400, 172_800];
 
 function spans(time: Field, field: Field, merge: boolean, end: number): Span[] {
   const found: Span[] = [];
@@ -33,6 +35,13 @@ function spans(time: Field, field: Field, merge: boolean, end: number): Span[] {
     }
   });
   return found;
+}
+
+/** Returns at most so many round times between two, all in milliseconds. */
+function roundTimes(from: number, to: number, most: number): number[] {
+  const step = 1000 * (STEPS_S.find((seconds) => (to - from) / 1000 / seconds <= most) ?? 604_800);
+  const first = Math.ceil(from / step) * step;
+  return Array.from({ length: Math.floor((to - first) / step) + 1 }, (_, index) => first + index * step);
 }
 
 function measure(text: string): number {
@@ -63,7 +72,7 @@ export function Timeline({ panel, data, range, width, height, merge }: BodyProps
   const x = (time: number) => left + ((Math.max(time, from) - from) / (to - from)) * (width - left);
   const filled = (panel.fieldConfig?.defaults?.custom?.fillOpacity ?? 70) / 100;
   const thick = line * (options.rowHeight ?? 0.9);
-  const ticks = Array.from({ length: Math.max(2, Math.floor((width - left) / 110)) }, (_, index) => index);
+  const ticks = roundTimes(from, to, (width - left) / TICK);
   return (
     <div>
       <svg width={width} height={height - below} fontSize={FONT} fill={theme.colors.text.primary} style={{ display: 'block' }}>
@@ -81,11 +90,10 @@ export function Timeline({ panel, data, range, width, height, merge }: BodyProps
             ))}
           </g>
         ))}
-        {ticks.map((index) => {
-          const at = from + ((index + 0.5) / ticks.length) * (to - from);
-          const format = to - from > 86_400_000 ? 'MM/DD HH:mm' : to - from > 600_000 ? 'HH:mm' : 'HH:mm:ss';
+        {ticks.map((at) => {
+          const format = to - from > 86_400_000 ? 'MM/DD HH:mm' : at % 60_000 ? 'HH:mm:ss' : 'HH:mm';
           return (
-            <text key={index} x={x(at)} y={plot + 16} textAnchor="middle" fill={theme.colors.text.secondary}>
+            <text key={at} x={x(at)} y={plot + 16} textAnchor="middle" fill={theme.colors.text.secondary}>
               {dateTimeFormat(at, { format, timeZone: 'utc' })}
             </text>
           );
