@@ -25,6 +25,9 @@ SHOWN_JOB = "pretrain"
 
 _SCRAPE_SECONDS = 1
 _RUN_SECONDS = 120
+_STEP_SECONDS = 20
+"""What bars by the hour or the day are by here: the practice sites' hours pass in minutes."""
+
 _SEEN_SECONDS = 240
 """How long the busy installation is watched before its pictures are taken."""
 
@@ -49,7 +52,7 @@ class Busy:
     def draw(self, folder: Path) -> Drawing:
         """Draws every dashboard at both widths, and that of a job for several jobs."""
         # What was there before are balances only, written for what is worked out per day.
-        scenes = {scene.name: replace(scene, since=self.began) for scene in shipped()}
+        scenes = {scene.name: replace(scene, since=self.began, longest_step=_STEP_SECONDS) for scene in shipped()}
         job = scenes["job"]
 
         def of(name: str) -> dict[str, str]:

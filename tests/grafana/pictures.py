@@ -48,7 +48,7 @@ class Panel:
         blank: these words don't show.
         unsupported: nothing here can draw its type.
         stand_in: a likeness was drawn.
-        cut: texts that don't fit where they stand.
+        cut: texts that don't fit where they stand, and columns that have to be scrolled to.
         text: what a reader finds in it, in short.
     """
 
@@ -115,12 +115,15 @@ class Scene:
         variables: values of variables that are not to be picked as Grafana picks them.
         since: epoch seconds at which its time range begins; None: where its own range begins, but no sooner than what
             this Prometheus has seen itself.
+        longest_step: seconds that no step of a query is longer than, so that what is seen in minutes has bars too that
+            are by the hour or the day; None: as it says itself.
     """
 
     dashboard: Path
     name: str
     variables: Mapping[str, str] = field(default_factory=dict)
     since: int | None = None
+    longest_step: int | None = None
 
 
 def shipped() -> list[Scene]:
@@ -164,6 +167,7 @@ def draw(
                 "from": own if scene.since is None else scene.since,
                 "to": now,
                 "scrapeSeconds": scrape_seconds,
+                "longestStepSeconds": scene.longest_step,
                 "variables": scene.variables,
             }
         )

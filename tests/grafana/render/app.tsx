@@ -127,7 +127,7 @@ function Place({ drawn, values, range, marks, errors }: { drawn: Drawn; values: 
   );
 }
 
-/** Returns the texts of a panel that don't fit. */
+/** Returns the texts of a panel that don't fit, and the columns of a table that have to be scrolled to. */
 function cut(element: Element): string[] {
   const edge = element.getBoundingClientRect();
   const found = new Set<string>();
@@ -142,6 +142,11 @@ function cut(element: Element): string[] {
     const outside = !scrolls && (box.right > edge.right + 1 || box.left < edge.left - 1 || box.bottom > edge.bottom + 1);
     if (box.width && (hidden || outside)) {
       found.add(text);
+    }
+  }
+  for (const one of element.querySelectorAll<HTMLElement>('[role=columnheader]')) {
+    if (one.getBoundingClientRect().right > edge.right + 1) {
+      found.add(`column ${one.innerText.trim()}`);
     }
   }
   return [...found];

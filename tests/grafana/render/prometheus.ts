@@ -37,7 +37,8 @@ function number(text: string): number {
 
 /** Returns the step of a query in seconds, as Grafana reckons it from the range and the panel's width. */
 function step(range: TimeRange, job: Job, least: string | undefined, points: number): number {
-  return Math.max(1, rangeUtil.calculateInterval(range, points, least || `${job.scrapeSeconds}s`).intervalMs / 1000);
+  const wanted = rangeUtil.calculateInterval(range, points, least || `${job.scrapeSeconds}s`).intervalMs / 1000;
+  return Math.max(1, Math.min(wanted, job.longestStepSeconds ?? Infinity));
 }
 
 function builtIn(stepSeconds: number, job: Job): Values {

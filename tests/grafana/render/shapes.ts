@@ -12,6 +12,8 @@ export interface Job {
   to: number;
   /** How often Prometheus scrapes, in seconds; Grafana takes it from the data source. */
   scrapeSeconds: number;
+  /** No step is longer than this, whatever a query's least step is: else what is seen in minutes has no bar by the hour. */
+  longestStepSeconds: number | null;
   /** Values of variables that are not to be picked as Grafana would. */
   variables: Record<string, string>;
 }
@@ -99,7 +101,7 @@ export interface PanelReport {
   unsupported: boolean;
   /** A likeness was drawn, since its component is not on npm. */
   standIn: boolean;
-  /** Texts that don't fit where they stand. */
+  /** Texts that don't fit where they stand, and columns that have to be scrolled to. */
   cut: string[];
   /** What a reader finds in it. */
   text: string;
