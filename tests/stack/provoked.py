@@ -119,7 +119,7 @@ def alone(world: World) -> list[Provoked]:
             "RaySlurmSiteUnreachable",
             "the site's sshd was stopped",
             partial(_stop_site, world),
-            world.sites["lumi"].ssh.start,
+            lambda: world.let_in("lumi"),
         ),
         Provoked("RaySlurmExporterAbsent", "serve was killed with SIGKILL", partial(_kill_serve, world), world.serve),
     ]

@@ -25,9 +25,8 @@ from exporter.practice.site import PROJECT, PracticeSite
 from exporter.practice.slurm import USER
 from exporter.practice.world import Course
 from exporter.store.db import Store
-from tests.ceph import rgw as rgw_module
 from tests.ceph.rgw import Rgw
-from tests.prometheus_server import free_port, wait_until
+from tests.prometheus_server import wait_until
 
 CLOCK_FACTOR = 60.0
 """How much faster the sites' clock runs: what rayslurm asks every half hour it asks twice a minute."""
@@ -36,8 +35,10 @@ BUCKET = "stack"
 CERTIFIED = "roihu"
 """The site that is logged in to with a certificate."""
 
-_FIRST_PORT = 21100
+_FIRST_PORT = 10100
 _PORTS_EACH = 100
+_SHARES = 79
+"""Ports below those that the kernel gives away, so that one that was given back is free when it is wanted again."""
 
 
 @dataclass
@@ -49,14 +50,14 @@ class World:
         sites: the practice sites, which live in this process.
         config: what serve runs with.
         store: its store.
-        rgw: the S3 service; None where there is none.
+        rgw: the S3 service.
     """
 
     folder: Path
     sites: dict[str, PracticeSite]
     config: Config
     store: Store
-    rgw: Rgw | None
+    rgw: Rgw
     _serve: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     @property
@@ -104,6 +105,18 @@ class World:
         except subprocess.TimeoutExpired:
             self._serve.kill()
             self._serve.wait()
+
+    def let_in(self, site: str) -> None:
+        """Has a site's stopped sshd listen again, as soon as its port is free."""
+
+        def listening() -> bool:
+            try:
+                self.sites[site].ssh.start()
+            except OSError:
+                return False
+            return True
+
+        wait_until(listening, f"the sshd of {site} listens", 60)
 
     def page(self) -> str:
         """Returns /metrics as it is now."""
@@ -184,7 +197,7 @@ def _certify(key: Path, authority: Path, seconds: int) -> None:
 
 @contextmanager
 def living_world(folder: Path) -> Iterator[World]:
-    """Runs the sites, serve and, where Ceph is installed, an S3 service for the archive."""
+    """Runs the sites, serve, and Ceph for the archive."""
     folder.mkdir(parents=True)
     keys = {name: _make_key(folder / f"id_{name}") for name in ("roihu", "lumi")}
     _make_key(folder / "authority")
@@ -217,11 +230,8 @@ def _make_key(path: Path) -> paramiko.PKey:
 
 
 @contextmanager
-def _bucket(folder: Path) -> Iterator[Rgw | None]:
-    """Runs Ceph with a bucket, which gets ready while all else starts; None where it is not installed."""
-    if rgw_module.why_not() is not None:
-        yield None
-        return
+def _bucket(folder: Path) -> Iterator[Rgw]:
+    """Runs Ceph with a bucket; it gets ready while all else starts."""
     (folder / "ceph").mkdir()
     credentials = folder / "credentials"
     credentials.touch(0o600)
@@ -257,13 +267,13 @@ def _archive(folder: Path, rgw: Rgw) -> ArchiveSettings:
     )
 
 
-def _configure(folder: Path, sites: Mapping[str, PracticeSite], rgw: Rgw | None) -> Config:
+def _configure(folder: Path, sites: Mapping[str, PracticeSite], rgw: Rgw) -> Config:
     first = next(iter(sites.values())).ssh.host_key
     # Of its own, so that tests that run at the same time don't find each other's Rays behind their tunnels.
-    ports = _FIRST_PORT + os.getpid() % 100 * _PORTS_EACH
+    ports = _FIRST_PORT + os.getpid() % _SHARES * _PORTS_EACH
     written: dict[str, Any] = {
         "state_dir": str(folder / "state"),
-        "listen": f"127.0.0.1:{free_port()}",
+        "listen": f"127.0.0.1:{ports + 99}",
         "sites": {
             name: {
                 "project": PROJECT,
@@ -286,13 +296,12 @@ def _configure(folder: Path, sites: Mapping[str, PracticeSite], rgw: Rgw | None)
             "identity_file": "id_vm",
             "host_keys": [f"{first.get_name()} {first.get_base64()}"],
             "dashboard_ports": f"{ports}-{ports + 39}",
-            "metrics_ports": f"{ports + 40}-{ports + 99}",
+            "metrics_ports": f"{ports + 40}-{ports + 98}",
         },
     }  # fmt: skip
-    if rgw is not None:
-        written["archive"] = _archive(folder, rgw).model_dump(
-            mode="json", include={"endpoint", "bucket", "credentials_file", "ca_bundle"}
-        )
+    written["archive"] = _archive(folder, rgw).model_dump(
+        mode="json", include={"endpoint", "bucket", "credentials_file", "ca_bundle"}
+    )
     path = folder / "rayslurm.yaml"
     path.write_text(yaml.safe_dump(written), encoding="utf-8")
     return load_config(path)
