@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from grafanalib.core import Dashboard, Time
 
-from grafana.panels import LINKS, bars, column, flow, job_link, levels, lines, row, share, stat, state, table
+from grafana.panels import LINKS, bars, column, flow, job_link, lines, row, share, stat, state, table
 from grafana.queries import CAMPAIGN, PROJECT, SITE, by_hand, columns, marks, now, over_time, picked, variables
-from grafana.states import JOB, YES_NO, words
+from grafana.states import JOB, words
 
 _OURS = f"{SITE}, {PROJECT}, {CAMPAIGN}"
 _GRANT = "by (provider, project, kind, unit)"
 _LONG = "(rayslurm_job_elapsed_seconds > on () group_left () rayslurm:threshold:long_job_seconds)"
+_WASTEFUL = (
+    "rayslurm_job_cpu_efficiency_ratio < on () group_left () rayslurm:threshold:efficiency_ratio"
+    f" and on (site, job_id) {_LONG}"
+)
+
+
+_GRANTED = "and on (provider, project) rayslurm_allocation_used_since_grant"
 
 
 def _balance(series: str, ref_id: str, factor: str = "") -> object:
@@ -21,8 +28,9 @@ def _project(metric: str, ref_id: str, factor: str = "") -> object:
     return columns(f"max by (provider, project) ({metric}{{{PROJECT}}}){factor}", ref_id)
 
 
-def _efficiency(of: str, ref_id: str) -> object:
-    return columns(f"max by (site, job_id, source) (rayslurm_job_{of}_efficiency_ratio{{{SITE}}})", ref_id)
+def _ended(metric: str, ref_id: str) -> object:
+    ended = picked(f"rayslurm_job_{metric} and on (site, job_id) rayslurm_job_end_timestamp_seconds")
+    return columns(f"max by (site, job_id) ({ended})", ref_id)
 
 
 def _area(metric: str, ref_id: str) -> object:
@@ -111,7 +119,7 @@ dashboard = Dashboard(
                 unit="none",
                 decimals=1,
                 empty="no bill yet",
-                steps=(("green", 0), ("orange", 1)),
+                steps=(("text", 0), ("green", 0), ("orange", 1)),
                 width=6,
             ),
             row("What there is"),
@@ -157,18 +165,21 @@ dashboard = Dashboard(
                 height=7,
                 sort=("Project", False),
                 overrides=[
-                    column("Provider", custom_width=80),
+                    column("Provider", custom_width=85),
                     column("Kind", custom_width=75),
-                    column("Unit", custom_width=90),
-                    column("Granted", unit="none", decimals=0),
-                    column("Used", unit="none", decimals=0),
-                    column("Left", unit="none", decimals=0),
-                    share("Left of it"),
-                    column("Last day", unit="none", decimals=1),
-                    column("Pace a day", unit="none", decimals=1),
-                    column("Our share", unit="percentunit", decimals=0),
-                    column("Runs dry", unit="dateTimeFromNow"),
-                    column("As of", unit="dateTimeFromNow"),
+                    column("Unit", custom_width=100),
+                    *(
+                        column(heading, unit="none", decimals=0, custom_width=105)
+                        for heading in ("Granted", "Used", "Left")
+                    ),
+                    share("Left of it", width=85),
+                    *(
+                        column(heading, unit="none", decimals=1, custom_width=100)
+                        for heading in ("Last day", "Pace a day")
+                    ),
+                    column("Our share", unit="percentunit", decimals=0, custom_width=90),
+                    column("Runs dry", unit="dateTimeFromNow", custom_width=125),
+                    column("As of", unit="dateTimeFromNow", custom_width=145),
                 ],
             ),
             table(
@@ -181,10 +192,9 @@ dashboard = Dashboard(
                     _balance("rayslurm:allocation_left_at_project_end", "B"),
                     _balance("rayslurm:allocation_cutter_expected_ratio", "C"),
                     _balance("rayslurm:allocation_cutter_lost_at_most", "D"),
-                    _project("rayslurm_project_last_grant_timestamp_seconds", "E", " * 1000"),
-                    _project("rayslurm:allocation_cutter_check_timestamp_seconds", "F", " * 1000"),
-                    _project("rayslurm_project_end_timestamp_seconds", "G", " * 1000"),
-                    _project("rayslurm_project_accessible", "H"),
+                    _project("rayslurm_project_last_grant_timestamp_seconds", "E", f" * 1000 {_GRANTED}"),
+                    _project("rayslurm:allocation_cutter_check_timestamp_seconds", "F", f" * 1000 {_GRANTED}"),
+                    _project("rayslurm_project_end_timestamp_seconds", "G", f" * 1000 {_GRANTED}"),
                 ],
                 {
                     "provider": "Provider",
@@ -198,15 +208,14 @@ dashboard = Dashboard(
                     "Value #D": "Lost at most",
                     "Value #G": "Project ends",
                     "Value #B": "Left then",
-                    "Value #H": "Ours",
                 },
                 empty="Not known yet: it takes a day of balances, and only a provider that tells of grants.",
                 height=7,
                 sort=("Project", False),
                 overrides=[
-                    column("Provider", custom_width=80),
+                    column("Provider", custom_width=85),
                     column("Kind", custom_width=75),
-                    column("Unit", custom_width=90),
+                    column("Unit", custom_width=100),
                     column("Used since grant", unit="none", decimals=0),
                     column("Last grant", unit="dateTimeFromNow"),
                     column("Cutter looks", unit="dateTimeFromNow"),
@@ -214,7 +223,6 @@ dashboard = Dashboard(
                     column("Lost at most", unit="none", decimals=0),
                     column("Project ends", unit="dateTimeFromNow"),
                     column("Left then", unit="none", decimals=0),
-                    column("Ours", unit="none", mappings=words(YES_NO), custom_cellOptions={"type": "color-text"}),
                 ],
             ),
             lines(
@@ -336,15 +344,15 @@ dashboard = Dashboard(
                         " and on (site, job_id) rayslurm_job_end_timestamp_seconds)",
                         "A",
                     ),
-                    _efficiency("cpu", "B"),
-                    _efficiency("memory", "C"),
-                    _efficiency("gpu", "D"),
-                    _efficiency("walltime", "E"),
-                    columns(f"max by (site, job_id) (rayslurm_job_memory_peak_bytes{{{SITE}}})", "F"),
-                    columns(f"max by (site, job_id) (rayslurm_job_memory_allocated_bytes{{{SITE}}})", "G"),
+                    _ended("cpu_efficiency_ratio", "B"),
+                    _ended("memory_efficiency_ratio", "C"),
+                    _ended("gpu_efficiency_ratio", "D"),
+                    _ended("walltime_efficiency_ratio", "E"),
+                    _ended("memory_peak_bytes", "F"),
+                    _ended("memory_allocated_bytes", "G"),
                     columns(
-                        "label_join(max by (site, job_id, kind, unit) ("
-                        f'rayslurm_job_billing_units{{{SITE}}}), "units", " ", "kind", "unit")',
+                        f"label_join(max by (site, job_id, kind, unit) ({picked('rayslurm_job_billing_units')}),"
+                        ' "units", " ", "kind", "unit")',
                         "H",
                     ),
                 ],
@@ -363,7 +371,6 @@ dashboard = Dashboard(
                     "Value #G": "Memory asked",
                     "Value #H": "Cost",
                     "units": "Units",
-                    "source": "Source",
                 },
                 empty="No job of this choice has ended lately.",
                 height=10,
@@ -372,34 +379,34 @@ dashboard = Dashboard(
                     state("State", words(JOB), 105),
                     job_link(),
                     column("Site", custom_width=65),
-                    share("CPU", width=100),
-                    share("Memory", width=100),
-                    share("GPU", width=100),
-                    share("Time", width=100),
-                    column("Memory used", unit="bytes", decimals=1),
-                    column("Memory asked", unit="bytes", decimals=1),
-                    column("Cost", unit="none", decimals=2, custom_width=75),
+                    share("CPU", width=60),
+                    share("Memory", width=75),
+                    share("GPU", width=60),
+                    share("Time", width=60),
+                    column("Memory used", unit="bytes", decimals=1, custom_width=115),
+                    column("Memory asked", unit="bytes", decimals=1, custom_width=120),
+                    column("Cost", unit="none", decimals=2, custom_width=85),
+                    column("Units", custom_width=125),
                 ],
             ),
-            levels(
+            table(
                 "Long jobs below the threshold",
-                "CPU used of the CPU had, of ended jobs that took long enough to matter. Ask for fewer CPUs, "
-                "or give them work.",
+                "Ended jobs that took long enough to matter and used little of the CPU they had, as the "
+                "alert on it reckons. Ask "
+                "for fewer CPUs, or give them work.",
                 [
-                    now(
-                        "max by (site, job_id, job_name) ("
-                        + picked(
-                            f"rayslurm_job_cpu_efficiency_ratio < on () group_left () "
-                            f"rayslurm:threshold:efficiency_ratio"
-                            f" and on (site, job_id) {_LONG}",
-                            "job_name",
-                        )
-                        + ")",
-                        "{{site}}/{{job_id}} {{job_name}}",
-                    )
+                    columns(f"max by (site, job_id, job_name) ({picked(_WASTEFUL, 'job_name')})", "A"),
+                    columns(f"max by (site, job_id) ({picked(f'{_LONG} and on (site, job_id) ({_WASTEFUL})')})", "B"),
                 ],
+                {"site": "Site", "job_id": "Job", "job_name": "Name", "Value #A": "CPU", "Value #B": "Took"},
                 empty="No long job of late used less than the threshold.",
-                steps=(("red", 0), ("orange", 0.25)),
+                sort=("CPU", False),
+                overrides=[
+                    job_link(),
+                    column("Site", custom_width=65),
+                    share("CPU", width=60),
+                    column("Took", unit="s", custom_width=90),
+                ],
                 width=8,
                 height=7,
             ),
@@ -437,12 +444,13 @@ dashboard = Dashboard(
                 sort=("Full", True),
                 overrides=[
                     column("Site", custom_width=65),
+                    column("Area", custom_width=185),
                     column("Bytes", unit="bytes", decimals=1),
                     column("of", unit="bytes", decimals=0),
-                    share("Full", good=False),
+                    share("Full", good=False, width=60),
                     column("Files", unit="short"),
                     column("of files", unit="short"),
-                    share("Full of files", good=False),
+                    share("Full of files", good=False, width=95),
                 ],
                 width=12,
                 height=7,
@@ -461,7 +469,7 @@ dashboard = Dashboard(
                 unit="short",
                 decimals=0,
                 empty="no bill yet",
-                steps=(("green", 0), ("orange", 1)),
+                steps=(("text", 0), ("green", 0), ("orange", 1)),
                 height=7,
             ),
         ]

@@ -6,7 +6,7 @@ from grafanalib.core import Dashboard, Time
 
 from grafana.panels import LINKS, bars, column, flow, levels, lines, row, stat, state, table, timeline
 from grafana.queries import CAMPAIGN, SITE, by_hand, columns, marks, now, over_time, variables
-from grafana.states import NO_YES, OUTCOME, YES_NO, colours, words
+from grafana.states import OUTCOME, YES_NO, colours, words
 
 _OURS = f"{SITE}, {CAMPAIGN}"
 _NO_CAMPAIGN = "There is no campaign of this choice."
@@ -73,16 +73,10 @@ dashboard = Dashboard(
                         column(heading, unit="dateTimeFromNow")
                         for heading in ("Next run", "Last run", "Last success", "There since")
                     ),
-                    column("Runs now", unit="short", decimals=0, custom_width=85),
+                    column("Runs now", unit="short", decimals=0, custom_width=95),
                     *(
-                        column(
-                            heading,
-                            unit="none",
-                            mappings=words(NO_YES),
-                            custom_cellOptions={"type": "color-text"},
-                            custom_width=width,
-                        )
-                        for heading, width in (("Paused", 75), ("Would overdraw", 120))
+                        state(heading, words({"0": ("no", "text"), "1": ("yes", "orange")}), width)
+                        for heading, width in (("Paused", 80), ("Would overdraw", 140))
                     ),
                 ],
             ),
@@ -176,8 +170,17 @@ dashboard = Dashboard(
             row("The sites, and how old what they told is"),
             timeline(
                 "Probes",
-                "Whether each question to each site went well when it was last asked.",
-                [over_time(f"min by (site, probe) (rayslurm_probe_success{{{SITE}}})", "{{site}} {{probe}}")],
+                "Whether a question to a site went well when it was last asked: of the queue, and of each "
+                "that failed once in this "
+                "time.",
+                [
+                    over_time(
+                        f"min by (site, probe) (rayslurm_probe_success{{{SITE}}}"
+                        ' and on (site, probe) (rayslurm_probe_success{probe="jobs"}'
+                        " or min_over_time(rayslurm_probe_success[$__range]) < 1))",
+                        "{{site}} {{probe}}",
+                    )
+                ],
                 mappings=words({"0": ("failed", "red"), "1": ("well", "green")}),
                 empty="No site is configured.",
                 width=12,
@@ -241,26 +244,26 @@ dashboard = Dashboard(
                 empty="No site was asked anything in this time.",
                 width=8,
             ),
-            lines(
+            bars(
                 "Held back, and not understood",
                 "Commands that were not sent because the hour's budget was used up, and rows of answers that were not "
                 "understood: their text is kept.",
                 [
                     over_time(
                         f"sum by (site) "
-                        f"(increase(rayslurm_remote_commands_throttled_total{{{SITE}}}[$__rate_interval]))",
+                        f"(increase(rayslurm_remote_commands_throttled_total{{{SITE}}}[$__rate_interval])) > 0",
                         "{{site}} held back",
                     ),
                     over_time(
-                        f"sum by (site, parser) (increase(rayslurm_parse_errors_total{{{SITE}}}[$__rate_interval]))",
+                        f"sum by (site, parser) "
+                        f"(increase(rayslurm_parse_errors_total{{{SITE}}}[$__rate_interval])) > 0",
                         "{{site}} {{parser}} not understood",
                         "B",
                     ),
                 ],
                 unit="short",
                 decimals=0,
-                stepped=True,
-                empty="No site is configured.",
+                empty="Nothing was held back, and all was understood.",
                 width=8,
             ),
             bars(
@@ -295,11 +298,16 @@ dashboard = Dashboard(
             stat(
                 "Version",
                 "Of rayslurm and of Python.",
-                [now("rayslurm_build_info", "{{version}}, Python {{python}}")],
+                [
+                    columns(
+                        'max by (versions) (label_join(rayslurm_build_info, "versions", ", ", "version", "python"))',
+                        "A",
+                    )
+                ],
                 unit="none",
-                names="name",
+                field="versions",
                 empty="does not answer",
-                width=5,
+                width=4,
             ),
             stat(
                 "Scraped",
@@ -333,18 +341,27 @@ dashboard = Dashboard(
                 [now("max(rayslurm_jobs_tracked)", "shown"), now("max(rayslurm_jobs_omitted)", "left out", "B")],
                 unit="short",
                 empty="does not answer",
-                width=4,
+                width=3,
+            ),
+            stat(
+                "Parts of it missing",
+                "Parts of rayslurm's page that could not be made when it was last scraped.",
+                [now("sum(1 - min by (collector) (rayslurm_collector_success))", "missing")],
+                unit="short",
+                empty="does not answer",
+                steps=(("text", 0), ("green", 0), ("red", 1)),
+                width=3,
             ),
             stat(
                 "Archive",
-                "Objects on their way to the archive, and for how long the oldest has been.",
+                "Objects on their way to the archive.",
                 [
                     now("max(rayslurm_archive_pending_objects)", "pending"),
                 ],
                 unit="short",
                 empty="no archive is set",
-                steps=(("green", 0), ("orange", 100)),
-                width=4,
+                steps=(("text", 0), ("green", 0), ("orange", 100)),
+                width=3,
             ),
             bars(
                 "Archived objects",
@@ -383,15 +400,7 @@ dashboard = Dashboard(
                 [over_time("max(rayslurm_store_size_bytes)", "store")],
                 unit="bytes",
                 empty="Does not answer.",
-                width=4,
-            ),
-            timeline(
-                "Parts of /metrics",
-                "Whether each could be made.",
-                [over_time("min by (collector) (rayslurm_collector_success)", "{{collector}}")],
-                mappings=words({"0": ("failed", "red"), "1": ("well", "green")}),
-                empty="Does not answer.",
-                width=4,
+                width=8,
             ),
         ]
     ),

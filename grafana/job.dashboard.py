@@ -10,6 +10,7 @@ from grafana.states import JOB, TUNNEL, coded, numbered, words
 
 _JOB = 'site="$site", job_id="$job"'
 _THIS = f"{{{_JOB}}}"
+_NOW = f"{_THIS} and on (tunnel) rayslurm_tunnel_state{_THIS}"
 _FIRST_TUNNEL = 21
 _CODES = {
     **numbered(JOB),
@@ -93,13 +94,13 @@ dashboard = Dashboard(
             stat(
                 "Name",
                 "Without rayslurm's token.",
-                [now(f"rayslurm_job_info{_THIS}", "{{job_name}}")],
+                [columns(f"max by (job_name) (rayslurm_job_info{_THIS})", "A")],
                 unit="none",
-                names="name",
+                field="job_name",
                 empty="not on /metrics now",
             ),
             stat(
-                "Waited in the queue",
+                "Waited",
                 "From its submission to its start.",
                 [now(_every("job_queue_wait_seconds"), "")],
                 unit="s",
@@ -120,7 +121,7 @@ dashboard = Dashboard(
                 [now(f"{_every('job_limit_timestamp_seconds')} - time()", "")],
                 unit="s",
                 empty="does not run",
-                steps=(("red", 0), ("orange", 600), ("blue", 1800)),
+                steps=(("text", 0), ("red", 0), ("orange", 600), ("blue", 1800)),
                 width=3,
             ),
             stat(
@@ -135,15 +136,14 @@ dashboard = Dashboard(
                 ],
                 unit="none",
                 decimals=2,
-                names="value_and_name",
                 empty="not known",
             ),
             stat(
-                "Waits because of",
+                "Waits for",
                 "In Slurm's word.",
-                [now(f"rayslurm_job_pending_reason{_THIS}", "{{reason}}")],
+                [columns(f"max by (reason) (rayslurm_job_pending_reason{_THIS})", "A")],
                 unit="none",
-                names="name",
+                field="reason",
                 empty="does not wait",
                 width=3,
             ),
@@ -226,12 +226,10 @@ dashboard = Dashboard(
             ),
             lines(
                 "GPUs of its nodes",
-                "How busy each GPU is.",
+                "How busy a node's GPUs are, and how busy the least busy of them is.",
                 [
-                    over_time(
-                        f"max by (node, GpuIndex) (ray_node_gpus_utilization{_THIS}) / 100",
-                        "{{node}} GPU {{GpuIndex}}",
-                    )
+                    over_time(f"avg by (node) (ray_node_gpus_utilization{_THIS}) / 100", "{{node}} mean"),
+                    over_time(f"min by (node) (ray_node_gpus_utilization{_THIS}) / 100", "{{node}} least", "B"),
                 ],
                 unit="percentunit",
                 highest=1,
@@ -291,7 +289,7 @@ dashboard = Dashboard(
                 ],
                 steps=(("red", 0), ("orange", 0.25), ("green", 0.6)),
                 empty="Told when it has ended, by seff or sacct.",
-                width=8,
+                width=6,
                 height=9,
             ),
             table(
@@ -306,8 +304,8 @@ dashboard = Dashboard(
                 {"moment": "What", "Value": "When"},
                 empty="Nothing is told of this job now.",
                 sort=("When", False),
-                overrides=[column("When", unit="dateTimeAsLocal")],
-                width=5,
+                overrides=[column("When", unit="dateTimeAsLocal", custom_width=170)],
+                width=6,
                 height=9,
             ),
             table(
@@ -360,8 +358,9 @@ dashboard = Dashboard(
                     column("Bytes", unit="bytes"),
                     column("Energy", unit="joule"),
                     column("Frequency", unit="hertz"),
+                    column("What", custom_width=145),
                 ],
-                width=7,
+                width=8,
                 height=9,
             ),
             row("Its tunnels"),
@@ -370,9 +369,9 @@ dashboard = Dashboard(
                 "Each is asked by HTTP through the tunnel, with the job's token.",
                 [
                     columns(f"max by (tunnel, state) (rayslurm_tunnel_state{_THIS} == 1)", "A"),
-                    columns(f"max by (tunnel) (rayslurm_tunnel_last_success_timestamp_seconds{_THIS}) * 1000", "B"),
-                    columns(f"max by (tunnel) (rayslurm_tunnel_probe_duration_seconds{_THIS})", "C"),
-                    columns(f"max by (tunnel) (rayslurm_tunnel_restarts_total{_THIS})", "D"),
+                    columns(f"max by (tunnel) (rayslurm_tunnel_last_success_timestamp_seconds{_NOW}) * 1000", "B"),
+                    columns(f"max by (tunnel) (rayslurm_tunnel_probe_duration_seconds{_NOW})", "C"),
+                    columns(f"max by (tunnel) (rayslurm_tunnel_restarts_total{_NOW})", "D"),
                 ],
                 {
                     "tunnel": "Tunnel",
@@ -403,11 +402,9 @@ dashboard = Dashboard(
             stat(
                 "Ray",
                 "The version of its Ray, as it tells it.",
-                [
-                    now(f"max by (ray_version) (rayslurm_ray_cluster_info{_THIS})", "{{ray_version}}"),
-                ],
+                [columns(f"max by (ray_version) (rayslurm_ray_cluster_info{_THIS})", "A")],
                 unit="none",
-                names="name",
+                field="ray_version",
                 empty="has told no version",
                 width=3,
                 height=7,

@@ -110,6 +110,7 @@ def _bar_gauge(old: _Json) -> _Json:
             "valueMode": "color",
             "namePlacement": "auto",
             "sizing": "auto",
+            "text": options["text"],
         },
     }
 

@@ -75,7 +75,8 @@ dashboard = Dashboard(
                 ],
                 unit="short",
                 empty="no rules loaded",
-                steps=(("green", 0), ("orange", 1)),
+                steps=(("text", 0), ("green", 0), ("orange", 1)),
+                width=3,
             ),
             stat(
                 "Jobs now",
@@ -89,7 +90,7 @@ dashboard = Dashboard(
                 unit="short",
                 empty="no site is configured",
                 overrides=colours(JOB),
-                width=6,
+                width=5,
             ),
             stat(
                 "Costs per hour now",
@@ -103,7 +104,7 @@ dashboard = Dashboard(
                 unit="none",
                 decimals=1,
                 empty="nothing runs",
-                width=5,
+                width=6,
             ),
             stat(
                 "Billed in 24 hours",
@@ -118,7 +119,7 @@ dashboard = Dashboard(
                 unit="none",
                 decimals=1,
                 empty="no bill yet",
-                width=5,
+                width=7,
             ),
             stat(
                 "Oldest data",
@@ -133,7 +134,8 @@ dashboard = Dashboard(
                 unit="s",
                 decimals=0,
                 empty="no answer yet",
-                steps=(("green", 0), ("orange", 900), ("red", 1800)),
+                steps=(("text", 0), ("green", 0), ("orange", 900), ("red", 1800)),
+                width=3,
             ),
             table(
                 "Alerts that fire",
@@ -161,7 +163,9 @@ dashboard = Dashboard(
                 sort=("Since", True),
                 overrides=[
                     state("Severity", words(SEVERITY)),
-                    column("Alert", custom_minWidth=230),
+                    column("Alert", custom_width=270),
+                    column("Site", custom_width=75),
+                    column("Kind", custom_width=90),
                     column("Since", unit="dateTimeFromNow", custom_width=150),
                     job_link(),
                 ],
@@ -177,22 +181,23 @@ dashboard = Dashboard(
                         f"{picked('rayslurm_job_state', 'job_name', 'project', 'partition', 'campaign')})",
                         "A",
                     ),
-                    columns(f"max by (site, job_id) (rayslurm_job_submit_timestamp_seconds{{{SITE}}}) * 1000", "B"),
-                    columns(f"max by (site, job_id) (rayslurm_job_time_limit_seconds{{{SITE}}})", "C"),
-                    columns(f"max by (site, job_id) (rayslurm_job_elapsed_seconds{{{SITE}}})", "D"),
-                    columns(f"max by (site, job_id) (rayslurm_job_cpu_efficiency_ratio{{{SITE}}})", "E"),
-                    columns(f"max by (site, job_id) (rayslurm_job_memory_efficiency_ratio{{{SITE}}})", "F"),
+                    columns(f"max by (site, job_id) ({picked('rayslurm_job_submit_timestamp_seconds')}) * 1000", "B"),
+                    columns(f"max by (site, job_id) ({picked('rayslurm_job_time_limit_seconds')})", "C"),
+                    columns(f"max by (site, job_id) ({picked('rayslurm_job_elapsed_seconds')})", "D"),
+                    columns(f"max by (site, job_id) ({picked('rayslurm_job_cpu_efficiency_ratio')})", "E"),
+                    columns(f"max by (site, job_id) ({picked('rayslurm_job_memory_efficiency_ratio')})", "F"),
                     columns(
-                        "label_join(max by (site, job_id, kind, unit) ("
-                        f'rayslurm_job_billing_units{{{SITE}}}), "units", " ", "kind", "unit")'
-                        " or on (site, job_id) label_join(max by (site, job_id, kind, unit) ("
-                        f'rayslurm_job_billing_units_estimated{{{SITE}}}), "units", " ", "kind", "unit")',
+                        f"label_join(max by (site, job_id, kind, unit) ({picked('rayslurm_job_billing_units')}),"
+                        ' "units", " ", "kind", "unit") or on (site, job_id)'
+                        f" label_join(max by (site, job_id, kind, unit) "
+                        f"({picked('rayslurm_job_billing_units_estimated')}),"
+                        ' "units", " ", "kind", "unit")',
                         "G",
                     ),
                     columns(
                         "max by (site, job_id, tunnel_state) (label_replace("
-                        f'rayslurm_tunnel_state{{{SITE}, tunnel="dashboard"}} == 1, "tunnel_state", "$1", '
-                        f'"state", "(.*)"))',
+                        + picked('rayslurm_tunnel_state{tunnel="dashboard"} == 1')
+                        + ', "tunnel_state", "$1", "state", "(.*)"))',
                         "H",
                     ),
                 ],
@@ -221,13 +226,13 @@ dashboard = Dashboard(
                     state("Tunnel", words(TUNNEL), 95),
                     job_link(),
                     column("Site", custom_width=65),
-                    column("Submitted", unit="dateTimeFromNow", custom_width=120),
-                    column("Limit", unit="s", decimals=0, custom_width=75),
-                    column("Elapsed", unit="s", decimals=0, custom_width=75),
-                    column("Cost", unit="none", decimals=2, custom_width=75),
-                    column("Units", custom_width=120),
-                    share("CPU", width=100),
-                    share("Memory", width=100),
+                    column("Submitted", unit="dateTimeFromNow", custom_width=125),
+                    column("Limit", unit="s", custom_width=80),
+                    column("Elapsed", unit="s", custom_width=85),
+                    column("Cost", unit="none", decimals=2, custom_width=85),
+                    column("Units", custom_width=125),
+                    share("CPU", width=60),
+                    share("Memory", width=75),
                 ],
             ),
             lines(
@@ -288,7 +293,7 @@ dashboard = Dashboard(
                         "clamp_min(max by (project, kind, unit) ("
                         f'rayslurm_allocation_remaining{{{PROJECT}, kind!="storage"}}'
                         " / (rayslurm_allocation_granted > 0)), 0)",
-                        "{{project}} {{kind}}",
+                        "{{project}} {{kind}} {{unit}}",
                     )
                 ],
                 empty="No provider has told a balance yet.",

@@ -35,6 +35,15 @@ _JOB_URL = (
 )
 _Json = dict[str, Any]
 
+_NARROW = 60
+"""Pixels that a column takes at least: Grafana's own 150 push half of a wide table out of sight."""
+
+_UNKNOWN: _Json = {
+    "type": "special",
+    "options": {"match": "null+nan", "result": {"text": "-", "color": "text", "index": 99}},
+}
+"""What isn't known has no colour of its own."""
+
 
 def row(title: str) -> Panel:
     """Returns a heading over the panels that follow."""
@@ -44,7 +53,7 @@ def row(title: str) -> Panel:
 def stat(
     title: str, description: str, targets: Sequence[Target], *, unit: str, empty: str, width: int = 4, height: int = 4,
     steps: Sequence[tuple[str, float]] = (("blue", 0),), mappings: Sequence[_Json] = (), decimals: int | None = None,
-    names: str = "auto", overrides: Sequence[_Json] = (), direction: str = "auto",
+    field: str = "", overrides: Sequence[_Json] = (),
 ) -> Panel:  # fmt: skip
     """Returns the latest values in large figures.
 
@@ -56,12 +65,11 @@ def stat(
         empty: what stands there when nothing is found, and why.
         width: of the 24 columns.
         height: in rows of the grid.
-        steps: colours, each from a value on.
+        steps: colours, each from a value on; the first is also that of `empty`.
         mappings: values to words.
         decimals: how many, where not as many as are needed.
-        names: `auto`, `value`, `name` or `value_and_name`.
+        field: a label that is shown in place of the values; its queries are those of a table.
         overrides: of single series.
-        direction: in which several values are lined up.
     """
     return Stat(
         title=title,
@@ -73,8 +81,7 @@ def stat(
         noValue=empty,
         graphMode="none",
         reduceCalc="lastNotNull",
-        textMode=names,
-        orientation=direction,
+        fields=f"/^{field}$/" if field else "",
         decimals=decimals,
         mappings=list(mappings),
         thresholds=_steps(steps),
@@ -168,7 +175,7 @@ def levels(
         max=1,
         decimals=0,
         thresholds=_steps(steps),
-        extraJson=_empty(empty),
+        extraJson={**_empty(empty), "options": {"text": {"titleSize": 13, "valueSize": 18}}},
     )
 
 
@@ -182,7 +189,10 @@ def table(
     greatest comes first.
     """
     # What is said of the whole table must not stand in each of its empty cells.
-    cells = {"matcher": {"id": "byRegexp", "options": ".*"}, "properties": [{"id": "noValue", "value": "-"}]}
+    cells = {
+        "matcher": {"id": "byRegexp", "options": ".*"},
+        "properties": [{"id": "noValue", "value": "-"}, {"id": "custom.minWidth", "value": _NARROW}],
+    }
     return Table(
         title=title,
         description=description,
@@ -211,8 +221,8 @@ def column(heading: str, **properties: Any) -> _Json:
     }
 
 
-def share(heading: str, *, good: bool = True, width: int = 110) -> _Json:
-    """Returns an override that shows a column of ratios as a bar from 0 to 1.
+def share(heading: str, *, good: bool = True, width: int = 72) -> _Json:
+    """Returns an override that shows a column of ratios in percent, from red to green.
 
     Args:
         heading: of the column.
@@ -226,19 +236,22 @@ def share(heading: str, *, good: bool = True, width: int = 110) -> _Json:
         min=0,
         max=1,
         color={"mode": "continuous-RdYlGr" if good else "continuous-GrYlRd"},
-        custom_cellOptions={"type": "gauge", "mode": "basic", "valueDisplayMode": "text"},
+        mappings=[_UNKNOWN],
+        custom_cellOptions={"type": "color-text"},
         custom_width=width,
     )
 
 
 def state(heading: str, mappings: Sequence[_Json], width: int = 110) -> _Json:
     """Returns an override that shows a column's words in their colours."""
-    return column(heading, mappings=list(mappings), custom_cellOptions={"type": "color-text"}, custom_width=width)
+    return column(
+        heading, mappings=[*mappings, _UNKNOWN], custom_cellOptions={"type": "color-text"}, custom_width=width
+    )
 
 
 def job_link() -> _Json:
     """Returns an override by which the column `Job` leads to the dashboard of that job; needs the column `Site`."""
-    return column("Job", links=[{"title": "All of this job", "url": _JOB_URL}], custom_width=100)
+    return column("Job", links=[{"title": "All of this job", "url": _JOB_URL}], custom_width=90)
 
 
 def flow(panels: Sequence[Panel]) -> list[Panel]:

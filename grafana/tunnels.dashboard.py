@@ -11,16 +11,19 @@ from grafana.states import NO_YES, TUNNEL, YES_NO, coded, numbered, words
 _RAY = f"{SITE}, {CAMPAIGN}"
 _JOB = "{{site}}/{{job_id}} {{job_name}}"
 _FOREIGN = 'rayslurm_tunnel_state{state="foreign"} or on (site, job_id, tunnel) rayslurm_tunnel_up * 0'
+_HELD = 'rayslurm_ray_resource_used{{resource="{0}"}} / (rayslurm_ray_resource_capacity{{resource="{0}"}} > 0)'
+_RAYS = "rayslurm_ray_cluster_info and on (site, job_id) rayslurm_ray_nodes_expected"
 _NO_RAY = "No Ray of this choice told anything in this time."
 _NO_TUNNEL = "No job of this choice has a tunnel: none runs, or its spec asks for none."
 
 
-def _of_job(metric: str, ref_id: str, extra: str = "") -> object:
-    return columns(f"max by (site, job_id) (rayslurm_{metric}{{{SITE}{extra}}})", ref_id)
+def _of_job(expr: str, ref_id: str) -> object:
+    return columns(f"max by (site, job_id) ({picked(expr)})", ref_id)
 
 
 def _of_tunnel(metric: str, ref_id: str, factor: str = "") -> object:
-    return columns(f"max by (site, job_id, tunnel) (rayslurm_tunnel_{metric}{{{SITE}}}){factor}", ref_id)
+    of_now = picked(f"rayslurm_tunnel_{metric} and on (site, job_id, tunnel) rayslurm_tunnel_state")
+    return columns(f"max by (site, job_id, tunnel) ({of_now}){factor}", ref_id)
 
 
 dashboard = Dashboard(
@@ -57,7 +60,7 @@ dashboard = Dashboard(
                 [now(f"sum({picked('rayslurm_tunnel_bind_exposed')})", "exposed")],
                 unit="short",
                 empty="no tunnels",
-                steps=(("green", 0), ("red", 1)),
+                steps=(("text", 0), ("green", 0), ("red", 1)),
             ),
             stat(
                 "Not ours",
@@ -70,7 +73,7 @@ dashboard = Dashboard(
                 ],
                 unit="short",
                 empty="no tunnels",
-                steps=(("green", 0), ("red", 1)),
+                steps=(("text", 0), ("green", 0), ("red", 1)),
             ),
             stat(
                 "Rays that are ready",
@@ -99,26 +102,26 @@ dashboard = Dashboard(
                 ],
                 unit="short",
                 empty="none is ready",
-                steps=(("green", 0), ("orange", 1)),
+                steps=(("text", 0), ("green", 0), ("orange", 1)),
             ),
             stat(
-                "Idle for longest",
+                "Longest idle",
                 "Since a task or actor last held a CPU or GPU of that job's Ray.",
                 [now(f"max({picked('rayslurm_ray_idle_seconds')})", "idle")],
                 unit="s",
                 empty="none is ready",
-                steps=(("green", 0), ("orange", 900), ("red", 1800)),
+                steps=(("text", 0), ("green", 0), ("orange", 900), ("red", 1800)),
                 width=3,
             ),
             timeline(
                 "Tunnels over time",
                 "Refused: nobody listens. Target down: the tunnel lives, what it leads to doesn't. Auth: a "
                 "Ray that refuses our "
-                "token. Foreign: something else answers.",
+                "token. Foreign: something else answers. Those to nodes' metrics are in the table only.",
                 [
                     over_time(
                         "max by (site, job_id, job_name, tunnel) ("
-                        + picked(coded("rayslurm_tunnel_state", SITE, TUNNEL), "job_name")
+                        + picked(coded("rayslurm_tunnel_state", 'tunnel!~"metrics-.+"', TUNNEL), "job_name")
                         + ")",
                         _JOB + " {{tunnel}}",
                     )
@@ -177,24 +180,15 @@ dashboard = Dashboard(
                 "As their dashboards tell. CPUs and GPUs: what tasks and actors hold of what there is.",
                 [
                     columns(
-                        "max by (site, job_id, job_name, ray_version) ("
-                        f"{picked('rayslurm_ray_cluster_info', 'job_name')})",
+                        f"max by (site, job_id, job_name, ray_version) ({picked(_RAYS, 'job_name')})",
                         "A",
                     ),
-                    columns(f'sum by (site, job_id) (rayslurm_ray_nodes{{{SITE}, state="alive"}})', "B"),
-                    _of_job("ray_nodes_expected", "C"),
-                    columns(
-                        f'max by (site, job_id) (rayslurm_ray_resource_used{{{SITE}, resource="cpu"}}'
-                        ' / (rayslurm_ray_resource_capacity{resource="cpu"} > 0))',
-                        "D",
-                    ),
-                    columns(
-                        f'max by (site, job_id) (rayslurm_ray_resource_used{{{SITE}, resource="gpu"}}'
-                        ' / (rayslurm_ray_resource_capacity{resource="gpu"} > 0))',
-                        "E",
-                    ),
-                    _of_job("ray_idle_seconds", "F"),
-                    _of_job("ray_gcs_up", "G"),
+                    _of_job('sum by (site, job_id) (rayslurm_ray_nodes{state="alive"})', "B"),
+                    _of_job("rayslurm_ray_nodes_expected", "C"),
+                    _of_job(_HELD.format("cpu"), "D"),
+                    _of_job(_HELD.format("gpu"), "E"),
+                    _of_job("rayslurm_ray_idle_seconds", "F"),
+                    _of_job("rayslurm_ray_gcs_up", "G"),
                 ],
                 {
                     "site": "Site",
@@ -218,8 +212,8 @@ dashboard = Dashboard(
                     column("Ray", custom_width=75),
                     column("Nodes", unit="short", decimals=0, custom_width=65),
                     column("of", unit="short", decimals=0, custom_width=50),
-                    share("CPUs", width=100),
-                    share("GPUs", width=100),
+                    share("CPUs"),
+                    share("GPUs"),
                     column("Idle for", unit="s", decimals=0, custom_width=85),
                     column(
                         "GCS",
@@ -236,11 +230,7 @@ dashboard = Dashboard(
                 "Of those that Ray has to give.",
                 [
                     over_time(
-                        picked(
-                            'rayslurm_ray_resource_used{resource="cpu"} / '
-                            '(rayslurm_ray_resource_capacity{resource="cpu"} > 0)',
-                            "job_name",
-                        ),
+                        picked(_HELD.format("cpu"), "job_name"),
                         _JOB,
                     )
                 ],
@@ -324,11 +314,7 @@ dashboard = Dashboard(
                 "Bytes that objects take of what Ray set aside for them.",
                 [
                     over_time(
-                        picked(
-                            'rayslurm_ray_resource_used{resource="object_store_memory_bytes"}'
-                            ' / (rayslurm_ray_resource_capacity{resource="object_store_memory_bytes"} > 0)',
-                            "job_name",
-                        ),
+                        picked(_HELD.format("object_store_memory_bytes"), "job_name"),
                         _JOB,
                     )
                 ],

@@ -385,6 +385,10 @@ def _program(answer: Answer) -> str:
     return found[0] if found else "the command"
 
 
+CONNECT_OUTCOMES = ("ok", "auth", "no_key", "host_key", "refused")
+"""How an attempt to log in can end."""
+
+
 def _outcome(error: ConnectError) -> str:
     if isinstance(error, AuthError):
         return "auth"

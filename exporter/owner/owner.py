@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from exporter.campaigns.files import CampaignFiles
-from exporter.client.client import ssh_client
+from exporter.client.client import CONNECT_OUTCOMES, ssh_client
 from exporter.config import Config, Site
 from exporter.launch.bundle import sweep as sweep_bundles
 from exporter.owner.lock import OwnerLock
@@ -148,6 +148,8 @@ def settle(config: Config, store: Store) -> None:
         for site in config.sites:
             counters.add(connection, "jobs_submitted_total", 0, site=site, campaign="")
             counters.add(connection, "remote_commands_throttled_total", 0, site=site)
+            for outcome in CONNECT_OUTCOMES:
+                counters.add(connection, "ssh_connections_total", 0, site=site, outcome=outcome)
             for parser in ("sacct", "squeue"):
                 counters.add(connection, "parse_errors_total", 0, site=site, parser=parser)
 
