@@ -144,6 +144,15 @@ function cut(element: Element): string[] {
       found.add(text);
     }
   }
+  for (const one of element.querySelectorAll<HTMLElement>('[role=gridcell]')) {
+    // What is aligned to the right is cut at its left, which no width tells.
+    const [cell, words] = [one.getBoundingClientRect(), document.createRange()];
+    words.selectNodeContents(one);
+    const box = words.getBoundingClientRect();
+    if (box.left < cell.left - 1 || box.right > cell.right + 1) {
+      found.add(one.innerText.trim());
+    }
+  }
   for (const one of element.querySelectorAll<HTMLElement>('[role=columnheader]')) {
     if (one.getBoundingClientRect().right > edge.right + 1) {
       found.add(`column ${one.innerText.trim()}`);
