@@ -104,6 +104,10 @@ lab-down: ## End the lab and remove every trace of it (but Ray's cache: tests/la
 lock: ## Choose newer versions of the development environment and of the lab's Rays (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-emit-find-links --no-header --group dev --extra dashboards --upgrade pyproject.toml -o requirements-dev.lock
+	@# What the image is made of: the same versions
+	for lock in ": pyproject.toml" "-build: --group pyproject.toml:build"; do uv pip compile --quiet --universal \
+	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate \
+	  --constraint requirements-dev.lock $${lock#*:} -o requirements$${lock%%:*}.lock || exit; done
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-emit-find-links --no-header --group pyproject.toml:bench --upgrade -o requirements-bench.lock
 	for ray in ray ray-2.47; do (cd tests/lab && uv pip compile --quiet --python-version 3.11 --generate-hashes \

@@ -9,11 +9,19 @@ from pathlib import Path
 from exporter.config import Config
 
 
+def own_name() -> str:
+    """Returns the name of the account that runs this, or its number where that has none here."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:  # as in a container that runs with the number of somebody outside
+        return f"uid {os.geteuid()}"
+
+
 def check_files(config: Config) -> list[str]:
     """Returns what is wrong with the files that the configuration names, one line each; empty where all is well."""
     faults: list[str] = []
     if (vm := config.vm) is not None and vm.identity_file is None and vm.authorized_keys is None:
-        me = pwd.getpwuid(os.geteuid()).pw_name
+        me = own_name()
         if vm.user != me:
             faults.append(
                 f"vm.user: {vm.user} is another account than {me}, who runs this; name its authorized_keys file in "

@@ -8,6 +8,7 @@ from grafana.panels import LINKS, bars, column, flow, job_link, lines, row, shar
 from grafana.queries import CAMPAIGN, PROJECT, SITE, by_hand, columns, marks, now, over_time, picked, variables
 from grafana.states import JOB, words
 
+_PAGE_URL = "http://${__value.text}/jobs/${__data.fields.Site}/${__data.fields.Job}"
 _OURS = f"{SITE}, {PROJECT}, {CAMPAIGN}"
 _GRANT = "by (provider, project, kind, unit)"
 _LONG = "(rayslurm_job_elapsed_seconds > on () group_left () rayslurm:threshold:long_job_seconds)"
@@ -334,13 +335,12 @@ dashboard = Dashboard(
             row("How well it was used"),
             table(
                 "Jobs that used least of what they had",
-                "Ended jobs, those with the least CPU used first. What to ask for instead, and what that "
-                "would have saved: "
-                "`rayslurm explain SITE/JOB`, or the job's page of rayslurm.",
+                "Ended jobs, those with the least CPU used first. Advice leads to the job's page of rayslurm: what to "
+                "ask for instead, and what that would have saved, as `rayslurm explain` has it.",
                 [
                     columns(
-                        "max by (state, site, job_id, job_name, project, campaign) ("
-                        f"{picked('rayslurm_job_state', 'job_name', 'project', 'campaign')}"
+                        "max by (state, site, job_id, job_name, campaign, instance) ("
+                        f"{picked('rayslurm_job_state', 'job_name', 'campaign')}"
                         " and on (site, job_id) rayslurm_job_end_timestamp_seconds)",
                         "A",
                     ),
@@ -361,7 +361,6 @@ dashboard = Dashboard(
                     "site": "Site",
                     "job_id": "Job",
                     "job_name": "Name",
-                    "project": "Project",
                     "campaign": "Campaign",
                     "Value #B": "CPU",
                     "Value #C": "Memory",
@@ -371,6 +370,7 @@ dashboard = Dashboard(
                     "Value #G": "Memory asked",
                     "Value #H": "Cost",
                     "units": "Units",
+                    "instance": "Advice",
                 },
                 empty="No job of this choice has ended lately.",
                 height=10,
@@ -382,6 +382,11 @@ dashboard = Dashboard(
                     share("CPU", width=60),
                     share("Memory", width=75),
                     share("GPU", width=60),
+                    column(
+                        "Advice",
+                        links=[{"title": "What it could have asked for less of", "url": _PAGE_URL}],
+                        custom_width=130,
+                    ),
                     share("Time", width=60),
                     column("Memory used", unit="bytes", decimals=1, custom_width=115),
                     column("Memory asked", unit="bytes", decimals=1, custom_width=120),

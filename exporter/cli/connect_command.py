@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import pwd
 import shlex
 import sqlite3
 import time
@@ -18,6 +16,7 @@ from exporter.cli.context import ConfigOption, JsonOption, add_command, peek_sto
 from exporter.cli.job_argument import JobArgument, find_job
 from exporter.cli.table import age
 from exporter.config import Config, VmSettings
+from exporter.config_files import own_name
 from exporter.errors import ConfigError, InputError
 from exporter.store import chains, jobs, leases, runs, submissions, supervised, tunnels
 from exporter.store.jobs import JobRow
@@ -252,7 +251,7 @@ def _notes(way: Way) -> list[str]:
     )
     if "client" in way.ports:
         notes.append("who connects to ray:// must have the same Ray and the same Python, to the last digit")
-    me = pwd.getpwuid(os.geteuid()).pw_name
+    me = own_name()
     if way.vm.user != me:
         notes.append(f"where {way.vm.user} takes tunnels alone, log in from the laptop as {me}")
     return notes

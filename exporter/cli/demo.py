@@ -64,12 +64,13 @@ _STAY_UP: tuple[str, str, str, dict[str, Any]] = (
 )
 
 
-def run(*, check: bool, port: int) -> None:
+def run(*, check: bool, port: int, another: bool) -> None:
     """Runs the demo until it is interrupted; with `check` compares for a minute and ends.
 
     Args:
         check: compare /metrics with what is true at the practice sites.
-        port: where /metrics is, if it is free.
+        port: where /metrics is.
+        another: whether it may be another one where that is taken.
 
     Raises:
         RayslurmError: serve ended by itself, or what was compared differs.
@@ -80,7 +81,7 @@ def run(*, check: bool, port: int) -> None:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rayslurm-demo-")))
         sites = stack.enter_context(_sites(folder))
-        config = _configure(folder, sites, _free(port))
+        config = _configure(folder, sites, _free(port, another=another))
         if not check:
             _write_campaign(folder)
         process = stack.enter_context(_serve(folder, config))
@@ -313,10 +314,14 @@ def _check(config: Config, store: Store, sites: dict[str, PracticeSite], url: st
         raise RayslurmError("not everything on /metrics is what the practice sites know to be true")
 
 
-def _free(wanted: int) -> int:
-    """Returns a port of loopback where it is free, else another."""
-    for port in (wanted, 0):
+def _free(wanted: int, *, another: bool = True) -> int:
+    """Returns a port of loopback where it is free, else another if that will do.
+
+    Raises:
+        RayslurmError: it isn't free, or none is.
+    """
+    for port in (wanted, 0) if another else (wanted,):
         with suppress(OSError), closing(socket.create_server(("127.0.0.1", port))) as listener:
             found: int = listener.getsockname()[1]
             return found
-    raise RayslurmError("no port is free on 127.0.0.1")
+    raise RayslurmError(f"port {wanted} is taken on 127.0.0.1" if not another else "no port is free on 127.0.0.1")

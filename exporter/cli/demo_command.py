@@ -20,7 +20,10 @@ def demo(
     check: Annotated[
         bool, typer.Option("--check", help="Compare /metrics with what is true at the sites, for a minute, and end.")
     ] = False,
-    port: Annotated[int, typer.Option("--port", help="Where /metrics is; another free one where it is taken.")] = _PORT,
+    port: Annotated[
+        int | None,
+        typer.Option("--port", help=f"Where /metrics is; without it {_PORT}, or another one where that is taken."),
+    ] = None,
 ) -> None:
     """Show rayslurm at work on practice sites on this machine, without an account.
 
@@ -29,4 +32,4 @@ def demo(
     """
     from exporter.cli.demo import run  # noqa: PLC0415 - loaded only where it is wanted: it needs all of rayslurm
 
-    run(check=check, port=port)
+    run(check=check, port=_PORT if port is None else port, another=port is None)

@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from exporter import __version__
 from exporter.config import Config
 from exporter.efficiency import combined
+from exporter.explain.gather import gather
 from exporter.funds.projects import funds
 from exporter.records import Bill, EfficiencyReport
 from exporter.store import (
@@ -253,7 +254,8 @@ class Pages:
         with self._store.snapshot() as connection:
             views = self._views(connection, jobs.find(connection, job_id, site), now)
             views = [replace(view, submission=_launched(connection, view.job)) for view in views]
-        return self._render("job.html", now, still, view=views[0]) if views else None
+            advised = gather(connection, self._config, site, job_id, now=now).advised if views else None
+        return self._render("job.html", now, still, view=views[0], advised=advised) if views else None
 
     def probes(self, *, still: bool = False) -> str:
         """Returns the page on the probes: of sites how they last went, of tunnels their last failures.

@@ -55,6 +55,7 @@ def make_busy(world: World) -> dict[str, str]:
 
 
 def _write_campaigns(world: World) -> None:
+    world.sites["lumi"].world.patience = (1, 3, 4, 8)  # the jobs of the sweep
     world.sites["lumi"].world.courses["batch"] = Course(seconds=5)
     world.sites["roihu"].world.courses["service"] = Course(seconds=LONG)
     world.write_campaign("sweep", matrix={"RATE": [0.1, 0.01, 0.001, 1, 2, 3, 4]}, at_once=7, budget={"run": 100})

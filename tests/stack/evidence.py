@@ -48,7 +48,7 @@ def unfinished_tests(junit: Path) -> list[str]:
 def main() -> None:
     """Prints what the last run saw and, as its last line, the counts; ends with 1 where something wasn't right.
 
-    What failed is each alert that did not come or go, each panel and variable without data, and each test that did not
+    What failed is each alert that did not come or go, each panel, variable and annotation without data, and each test that did not
     pass, those among them that say the same of an alert or a panel.
     """
     known = json.loads(EVIDENCE.read_text(encoding="utf-8")) if EVIDENCE.exists() else {}
@@ -67,18 +67,20 @@ def main() -> None:
     shown = _panels(panels)
     for dashboard in sorted({row["dashboard"] for row in panels}):
         own = [right for (name, _), right in shown.items() if name == dashboard]
-        sys.stdout.write(f"{dashboard}: {sum(own)} of {len(own)} panels and variables have data\n")
+        sys.stdout.write(f"{dashboard}: {sum(own)} of {len(own)} panels, variables and annotations have data\n")
     tests = unfinished_tests(TESTS)
     for line in tests:
         sys.stdout.write(f"{line}\n")
     failed = sum(not row["right"] for row in alerts) + sum(not right for right in shown.values()) + len(tests)
-    right_panels = sum(right for (_, panel), right in shown.items() if not panel.startswith("variable "))
+    right_panels = sum(
+        right for (_, panel), right in shown.items() if not panel.startswith(("variable ", "annotation "))
+    )
     sys.stdout.write(f"stack-test: alerts={len(tested)} panels={right_panels} failed={failed}\n")
     sys.exit(bool(failed) or not (alerts and panels and tested))
 
 
 def _panels(rows: list[dict[str, Any]]) -> dict[tuple[str, str], bool]:
-    """Returns of each panel and variable whether all its queries had data."""
+    """Returns of each panel, variable and annotation whether all its queries had data."""
     shown: dict[tuple[str, str], bool] = {}
     for row in rows:
         key = (row["dashboard"], row["panel"])

@@ -151,6 +151,8 @@ def test_where_the_keys_of_jobs_go(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert not any("vm.user" in fault for fault in check_files(load_config(path))), "somebody said where"
     path.write_text(VM.format(user=pwd.getpwuid(os.geteuid()).pw_name) + GOOD)
     assert not any("vm.user" in fault for fault in check_files(load_config(path))), "it is one's own account"
+    monkeypatch.setattr(os, "geteuid", lambda: 987654)
+    assert "is another account than uid 987654" in check_files(load_config(path))[0], "a number that nobody has here"
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from exporter.store.consequences import Consequence
 from exporter.store.db import Store
 from exporter.store.runs import Run
 from exporter.store.tunnel_failures import Failed
+from exporter.web.pages import Pages
 from tests.site_texts import SEFF
 from tests.slurm_texts import HELPFORMAT, finished, sacct, squeue
 from tests.unit.conftest import Clock, MakeSite
@@ -228,6 +229,10 @@ def test_advice_comes_with_the_price_of_the_cheaper_request(
     assert memory.key == "cluster.memory_per_node: 4G"
     assert (told.advised.units, memory.units_then) == (14, 4.8)  # 4 + 0.1 * 100, and 4 + 0.1 * 8
     assert "it would have cost 4.80 cpu BU" in text_of(config_path, "79")
+    page = Pages(store, puhti, clock=clock).job(told.job.site, "79")
+    assert page is not None
+    assert "<code>cluster.memory_per_node: 4G</code>; it would have cost 4.80 cpu BU." in page
+    assert "It would have cost 4.80 instead of 14 cpu BU" in page
 
 
 def test_a_job_that_is_not_followed_is_refused_with_the_cure(config: Config, config_path: Path, store: Store) -> None:

@@ -84,7 +84,7 @@ MAY_IMPORT = {
         "yamlfile",
     },
     "metrics": {"config", "efficiency", "errors", "funds", "states", "store"},
-    "web": {"config", "efficiency", "errors", "funds", "metrics", "records", "store"},
+    "web": {"config", "efficiency", "errors", "explain", "funds", "metrics", "records", "store"},
     "cli": {
         "archive",
         "archive_settings",
