@@ -54,7 +54,11 @@ function ofField(name: string, scoped?: ScopedVars): string | undefined {
   if (name.startsWith('__field.labels.')) {
     return context?.field?.labels?.[name.slice('__field.labels.'.length)];
   }
-  return name === '__value.raw' ? String(context?.field?.values[row] ?? '') : undefined;
+  const value = context?.field?.values[row];
+  if (name === '__value.text') {
+    return context?.field?.display ? context.field.display(value).text : String(value ?? '');
+  }
+  return name === '__value.raw' ? String(value ?? '') : undefined;
 }
 
 export async function pickValues(variables: Variable[], job: Job): Promise<Values> {
