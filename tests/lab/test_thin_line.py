@@ -126,8 +126,8 @@ def test_the_whole_way(lab: Lab, ray_venv: Path, tmp_path: Path) -> None:
         assert rayslurm.value("jobs_submitted_total", site=SITE) == 1
 
         shows(lab, prometheus, SHOWN_WHEN_IT_HAS_ENDED)
-        (used,) = [result for result in job_panels(prometheus) if result.panel == "Used of what it had"]
-        assert used.series == 3, "CPU, memory and time, by accounting; no GPU"
+        (shown,) = [result for result in job_panels(prometheus) if result.panel == "Used of what it had"]
+        assert shown.series == 3, "CPU, memory and time, by accounting; no GPU"
 
         def seen_running() -> Any:
             answer = httpx.get(
