@@ -416,7 +416,7 @@ dashboard = Dashboard(
                     share("CPU", width=60),
                     column("Took", unit="s", custom_width=90),
                 ],
-                width=8,
+                width=6,
                 height=7,
             ),
             table(
@@ -460,7 +460,7 @@ dashboard = Dashboard(
                     column("of files", unit="short"),
                     share("Full of files", good=False, width=95),
                 ],
-                width=12,
+                width=14,
                 height=7,
             ),
             stat(

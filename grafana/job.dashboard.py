@@ -153,6 +153,7 @@ dashboard = Dashboard(
                 [columns(f"max by (reason) (rayslurm_job_pending_reason{_THIS})", "A")],
                 unit="none",
                 field="reason",
+                steps=(("text", 0),),
                 empty="does not wait",
                 width=4,
             ),

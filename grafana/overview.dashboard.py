@@ -121,7 +121,7 @@ dashboard = Dashboard(
                 decimals=1,
                 named=True,
                 empty="no bill yet",
-                width=7,
+                width=6,
             ),
             stat(
                 "Oldest data",
@@ -137,7 +137,7 @@ dashboard = Dashboard(
                 decimals=0,
                 empty="no answer yet",
                 steps=(("text", 0), ("green", 0), ("orange", 900), ("red", 1800)),
-                width=3,
+                width=4,
             ),
             table(
                 "Alerts that fire",
