@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 PEERS := build/bench-venv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-check test crash-test tunnel-test money-test archive-test stack-test lint lab lab-down bench render lock clean
+.PHONY: help setup demo demo-check test crash-test tunnel-test money-test archive-test stack-test lint lab lab-down bench render pictures lock clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,7 @@ demo-check: $(STAMP) ## The same for a minute, comparing /metrics with what is t
 test: $(STAMP) ## Run all tests; as root on Debian with the lab, elsewhere what can run there
 	@tests/prepare tests
 	@tests/prepare ray
+	@tests/prepare node
 	@# Most of the time goes into waiting for the lab, so three test files at a time, each process with its own lab
 	$(BIN)/python -m pytest -n 3 --dist=loadfile --no-loadscope-reorder
 
@@ -63,6 +64,7 @@ archive-test: $(STAMP) ## Keep jobs in a real Ceph over TLS while everything fai
 
 stack-test: $(STAMP) ## Watch practice sites with Prometheus and Alertmanager: alerts come and go, every panel has something to show
 	@tests/prepare tests
+	@tests/prepare grafana
 	@rm -f build/stack-test.json build/stack-test.xml
 	@# What fails is counted in the last line, which ends with an error then
 	-RAYSLURM_STACK_FULL=1 $(BIN)/python -m pytest --junitxml=build/stack-test.xml $(wildcard $(STACK_TESTS))
@@ -82,10 +84,16 @@ $(PEERS)/.installed: requirements-bench.lock
 	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
 	@touch $@
 
-render: $(STAMP) ## Make the dashboards' JSON, the list of metrics and the schema of campaigns anew
+render: $(STAMP) ## Make the dashboards' JSON and pictures, the list of metrics and the schema of campaigns anew
 	$(BIN)/rayslurm dashboards build
 	$(BIN)/python -m exporter.metrics.reference > docs/metrics.md
 	$(BIN)/rayslurm campaigns schema > jobs/campaigns/campaign.schema.json
+	@$(MAKE) --no-print-directory pictures
+
+pictures: $(STAMP) ## Take the pictures of the dashboards in docs/images, from a busy practice installation (5 min)
+	@tests/prepare tests
+	@tests/prepare grafana
+	$(BIN)/python -m tests.grafana.album
 
 lab: ## Bring up a real Slurm site on this machine and leave it up (root, Debian)
 	@tests/lab/up

@@ -6,7 +6,7 @@ from grafanalib.core import Dashboard, Time
 
 from grafana.panels import LINKS, bars, column, flow, levels, lines, row, stat, state, table, timeline
 from grafana.queries import CAMPAIGN, SITE, by_hand, columns, marks, now, over_time, variables
-from grafana.states import OUTCOME, YES_NO, colours, words
+from grafana.states import OUTCOME, YES_NO, colour_like, colours, words
 
 _OURS = f"{SITE}, {CAMPAIGN}"
 _NO_CAMPAIGN = "There is no campaign of this choice."
@@ -120,6 +120,7 @@ dashboard = Dashboard(
                 decimals=0,
                 empty="Nothing was missed or refused in this time.",
                 width=8,
+                overrides=[colour_like(".* missed", "yellow"), colour_like(".* refused: .*", "orange")],
             ),
             levels(
                 "Left of campaigns' budgets",
@@ -134,7 +135,7 @@ dashboard = Dashboard(
                     )
                 ],
                 empty="No campaign of this choice has a budget.",
-                steps=(("red", 0), ("orange", 0.1), ("green", 0.3)),
+                steps=(("text", 0), ("red", 0), ("orange", 0.1), ("green", 0.3)),
                 width=8,
             ),
             bars(
@@ -292,6 +293,7 @@ dashboard = Dashboard(
                 ],
                 unit="s",
                 lowest=None,
+                decimals=1,
                 empty="No site of this choice wants a certificate.",
             ),
             row("rayslurm itself"),
@@ -344,7 +346,7 @@ dashboard = Dashboard(
                 width=3,
             ),
             stat(
-                "Parts of it missing",
+                "Parts missing",
                 "Parts of rayslurm's page that could not be made when it was last scraped.",
                 [now("sum(1 - min by (collector) (rayslurm_collector_success))", "missing")],
                 unit="short",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grafanalib.core import Dashboard, Time
 
-from grafana.panels import LINKS, column, flow, levels, lines, row, stat, state, table, timeline
+from grafana.panels import LINKS, column, flow, lines, row, share, stat, state, table, timeline
 from grafana.queries import columns, marks, now, over_time, rows, variables
 from grafana.states import JOB, TUNNEL, coded, numbered, words
 
@@ -62,6 +62,13 @@ _BYTES_USED = rows(
 )
 _ENERGY_USED = rows("what", energy=_every("job_energy_joules"))
 _FREQUENCY = rows("what", CPU_frequency=_every("job_average_cpu_frequency_hertz"))
+_EFFICIENCIES = rows(
+    "what",
+    CPU=_every("job_cpu_efficiency_ratio"),
+    memory=_every("job_memory_efficiency_ratio"),
+    GPU=_every("job_gpu_efficiency_ratio"),
+    time=_every("job_walltime_efficiency_ratio"),
+)
 _USED = "max by (what, source)"
 
 dashboard = Dashboard(
@@ -97,6 +104,7 @@ dashboard = Dashboard(
                 [columns(f"max by (job_name) (rayslurm_job_info{_THIS})", "A")],
                 unit="none",
                 field="job_name",
+                width=3,
                 empty="not on /metrics now",
             ),
             stat(
@@ -136,6 +144,7 @@ dashboard = Dashboard(
                 ],
                 unit="none",
                 decimals=2,
+                named=True,
                 empty="not known",
             ),
             stat(
@@ -145,7 +154,7 @@ dashboard = Dashboard(
                 unit="none",
                 field="reason",
                 empty="does not wait",
-                width=3,
+                width=4,
             ),
             timeline(
                 "One life",
@@ -198,7 +207,7 @@ dashboard = Dashboard(
                     ),
                 ],
                 unit="none",
-                empty="The site names no rate for it.",
+                empty="Nothing is known of it: it has not started, or the site names no rate.",
             ),
             row("Its nodes, as its Ray measures them"),
             lines(
@@ -270,26 +279,15 @@ dashboard = Dashboard(
                 width=8,
             ),
             row("When it has ended"),
-            levels(
+            table(
                 "Used of what it had",
-                "Work over what was allocated, and time taken over the time limit; the word in brackets says "
-                "who says so.",
-                [
-                    now(
-                        f"max by (source) (rayslurm_job_{of}_efficiency_ratio{_THIS})",
-                        f"{word} ({{{{source}}}})",
-                        letter,
-                    )
-                    for of, word, letter in (
-                        ("cpu", "CPU", "A"),
-                        ("memory", "memory", "B"),
-                        ("gpu", "GPU", "C"),
-                        ("walltime", "time", "D"),
-                    )
-                ],
-                steps=(("red", 0), ("orange", 0.25), ("green", 0.6)),
+                "Work over what was allocated, and time taken over the time limit.",
+                [columns(f"{_USED} ({_EFFICIENCIES})", "A")],
+                {"what": "What", "Value": "Used", "source": "Source"},
                 empty="Told when it has ended, by seff or sacct.",
-                width=6,
+                sort=("What", False),
+                overrides=[share("Used")],
+                width=5,
                 height=9,
             ),
             table(
@@ -305,7 +303,7 @@ dashboard = Dashboard(
                 empty="Nothing is told of this job now.",
                 sort=("When", False),
                 overrides=[column("When", unit="dateTimeAsLocal", custom_width=170)],
-                width=6,
+                width=5,
                 height=9,
             ),
             table(
@@ -360,7 +358,7 @@ dashboard = Dashboard(
                     column("Frequency", unit="hertz"),
                     column("What", custom_width=145),
                 ],
-                width=8,
+                width=10,
                 height=9,
             ),
             row("Its tunnels"),

@@ -35,7 +35,7 @@ _JOB_URL = (
 )
 _Json = dict[str, Any]
 
-_NARROW = 60
+_NARROW = 80
 """Pixels that a column takes at least: Grafana's own 150 push half of a wide table out of sight."""
 
 _UNKNOWN: _Json = {
@@ -53,7 +53,7 @@ def row(title: str) -> Panel:
 def stat(
     title: str, description: str, targets: Sequence[Target], *, unit: str, empty: str, width: int = 4, height: int = 4,
     steps: Sequence[tuple[str, float]] = (("blue", 0),), mappings: Sequence[_Json] = (), decimals: int | None = None,
-    field: str = "", overrides: Sequence[_Json] = (),
+    field: str = "", named: bool = False, overrides: Sequence[_Json] = (),
 ) -> Panel:  # fmt: skip
     """Returns the latest values in large figures.
 
@@ -68,6 +68,7 @@ def stat(
         steps: colours, each from a value on; the first is also that of `empty`.
         mappings: values to words.
         decimals: how many, where not as many as are needed.
+        named: whether a single value too stands with its name, such as its unit of billing.
         field: a label that is shown in place of the values; its queries are those of a table.
         overrides: of single series.
     """
@@ -82,6 +83,7 @@ def stat(
         graphMode="none",
         reduceCalc="lastNotNull",
         fields=f"/^{field}$/" if field else "",
+        textMode="value_and_name" if named else "auto",
         decimals=decimals,
         mappings=list(mappings),
         thresholds=_steps(steps),
@@ -92,12 +94,12 @@ def stat(
 def lines(
     title: str, description: str, targets: Sequence[Target], *, unit: str, empty: str, width: int = 12, height: int = 8,
     highest: int | None = None, decimals: int | None = None, overrides: Sequence[_Json] = (), stacked: bool = False,
-    stepped: bool = False, lowest: int | None = 0,
+    stepped: bool = False, lowest: int | None = 0, beside: bool = False,
 ) -> Panel:  # fmt: skip
     """Returns lines over time; the arguments are those of `stat`, and a few more.
 
     The axis goes from `lowest` to `highest` where they are told. Lines are `stacked` on each other; where they are
-    `stepped`, a value holds until the next.
+    `stepped`, a value holds until the next. The legend stands below, or `beside`, where it may get long.
     """
     return TimeSeries(
         title=title,
@@ -109,9 +111,11 @@ def lines(
         valueMin=lowest,
         valueMax=highest,
         valueDecimals=decimals,
+        axisSoftMax=1 if decimals == 0 else None,  # what is all 0 needs no axis up to 100
         fillOpacity=25 if stacked else 5,
         lineInterpolation="stepAfter" if stepped else "linear",
         stacking={"mode": "normal", "group": "A"} if stacked else {},
+        legendPlacement="right" if beside else "bottom",
         tooltipMode="multi",
         overrides=list(overrides),
         extraJson=_empty(empty),

@@ -95,10 +95,11 @@ _VARIABLES = {
 """By the names that `variables` takes. `sort` is Grafana's: 1 by the alphabet, 4 the greatest number first."""
 
 
-def marks(**queries: tuple[str, str, str]) -> Annotations:
+def marks(*, shown: bool = True, **queries: tuple[str, str, str]) -> Annotations:
     """Returns marks on the time axis: at the time that a query's value is.
 
     Args:
+        shown: whether they are from the start; else the reader turns them on where they aren't too many.
         **queries: PromQL that gives epoch seconds, colour, and text with labels as `{{label}}`, by name.
     """
     return Annotations(
@@ -106,7 +107,7 @@ def marks(**queries: tuple[str, str, str]) -> Annotations:
             {
                 "name": name.replace("_", " "),
                 "datasource": PROMETHEUS,
-                "enable": True,
+                "enable": shown,
                 "hide": False,
                 "iconColor": color,
                 "titleFormat": text,

@@ -87,11 +87,22 @@ def numbered(states: _Words, first: int = 1) -> _Words:
 
 
 def colours(states: _Words) -> list[dict[str, Any]]:
-    """Returns overrides that give a series named after a state that state's colour."""
+    """Returns overrides that give a series named after a state that state's colour and word."""
     return [
         {
             "matcher": {"id": "byName", "options": state},
-            "properties": [{"id": "color", "value": {"mode": "fixed", "fixedColor": color}}],
+            "properties": [
+                {"id": "color", "value": {"mode": "fixed", "fixedColor": color}},
+                {"id": "displayName", "value": text},
+            ],
         }
-        for state, (_, color) in states.items()
+        for state, (text, color) in states.items()
     ]
+
+
+def colour_like(pattern: str, color: str) -> dict[str, Any]:
+    """Returns an override that gives one colour to the series whose names are like a regular expression."""
+    return {
+        "matcher": {"id": "byRegexp", "options": pattern},
+        "properties": [{"id": "color", "value": {"mode": "fixed", "fixedColor": color}}],
+    }

@@ -38,6 +38,7 @@ dashboard = Dashboard(
     graphTooltip=1,
     templating=variables("site", "project", "campaign"),
     annotations=marks(
+        shown=False,
         Ray_ready=(f"rayslurm_job_ray_ready_timestamp_seconds{{{SITE}}}", "green", "{{site}}/{{job_id}} is ready"),
         Jobs_that_ended=(f"rayslurm_job_end_timestamp_seconds{{{SITE}}}", "red", "{{site}}/{{job_id}} ended"),
     ),
@@ -128,7 +129,7 @@ dashboard = Dashboard(
                 ],
                 mappings=words(numbered(TUNNEL)),
                 empty=_NO_TUNNEL,
-                height=9,
+                height=12,
             ),
             table(
                 "Tunnels",
@@ -156,8 +157,7 @@ dashboard = Dashboard(
                     "Value #E": "Exposed",
                 },
                 empty=_NO_TUNNEL,
-                height=9,
-                width=12,
+                height=8,
                 sort=("State", False),
                 overrides=[
                     job_link(),
@@ -203,8 +203,7 @@ dashboard = Dashboard(
                     "Value #G": "GCS",
                 },
                 empty="No Ray of this choice has answered: none runs, or none is ready.",
-                height=9,
-                width=12,
+                height=8,
                 sort=("Idle for", True),
                 overrides=[
                     job_link(),
@@ -237,7 +236,7 @@ dashboard = Dashboard(
                 unit="percentunit",
                 highest=1,
                 empty=_NO_RAY,
-                width=8,
+                beside=True,
             ),
             lines(
                 "Nodes that are missing",
@@ -256,7 +255,7 @@ dashboard = Dashboard(
                 decimals=0,
                 stepped=True,
                 empty=_NO_RAY,
-                width=8,
+                beside=True,
             ),
             lines(
                 "Idle for",
@@ -264,36 +263,39 @@ dashboard = Dashboard(
                 [over_time(picked("rayslurm_ray_idle_seconds", "job_name"), _JOB)],
                 unit="s",
                 empty=_NO_RAY,
-                width=8,
+                beside=True,
             ),
             lines(
                 "CPU in use",
                 "As Ray measures its nodes, the mean of a job's nodes; on a shared node with others' use.",
                 [
                     over_time(
-                        f"avg by (site, job_id) (ray_node_cpu_utilization{{{_RAY}}}) / 100",
-                        "{{site}}/{{job_id}}",
+                        picked(f"avg by (site, job_id) (ray_node_cpu_utilization{{{_RAY}}}) / 100", "job_name"),
+                        _JOB,
                     )
                 ],
                 unit="percentunit",
                 highest=1,
                 empty="Prometheus has nothing from Rays' nodes: needs metrics tunnels in the spec.",
-                width=8,
+                beside=True,
             ),
             lines(
                 "Memory in use",
                 "As Ray measures its nodes, all of a job's nodes together.",
                 [
                     over_time(
-                        f"sum by (site, job_id) (ray_node_mem_used{{{_RAY}}})"
-                        f" / sum by (site, job_id) (ray_node_mem_total{{{_RAY}}})",
-                        "{{site}}/{{job_id}}",
+                        picked(
+                            f"sum by (site, job_id) (ray_node_mem_used{{{_RAY}}})"
+                            f" / sum by (site, job_id) (ray_node_mem_total{{{_RAY}}})",
+                            "job_name",
+                        ),
+                        _JOB,
                     )
                 ],
                 unit="percentunit",
                 highest=1,
                 empty="Prometheus has nothing from Rays' nodes: needs metrics tunnels in the spec.",
-                width=8,
+                beside=True,
             ),
             lines(
                 "How long probes of tunnels take",
@@ -307,7 +309,7 @@ dashboard = Dashboard(
                 ],
                 unit="s",
                 empty=_NO_TUNNEL,
-                width=8,
+                beside=True,
             ),
             lines(
                 "Object store in use",
@@ -321,6 +323,7 @@ dashboard = Dashboard(
                 unit="percentunit",
                 highest=1,
                 empty=_NO_RAY,
+                beside=True,
             ),
             lines(
                 "Tunnels started again",
@@ -335,6 +338,7 @@ dashboard = Dashboard(
                 decimals=0,
                 stepped=True,
                 empty=_NO_TUNNEL,
+                beside=True,
             ),
         ]
     ),

@@ -54,6 +54,7 @@ def write(job: Job, now: float, restarts: int = 0) -> None:
 def _about(job: Job, token: str, now: float) -> dict[str, Any]:
     ready = job.start + STARTS_SECONDS
     about = {"version": 1, "job_id": str(job.job_id), "token": token, "ray_version": RAY_VERSION}
+    about["node_names"] = job.node_names
     if job.end <= now and job.fate in _ENDS:
         failed = job.fate == "FAILED"
         about |= {"phase": "failed" if failed else "ended", "phase_time": job.end}

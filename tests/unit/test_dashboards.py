@@ -280,7 +280,11 @@ def test_a_state_has_one_colour_wherever_it_stands() -> None:
         for panel in panels(each):
             for override in panel.get("fieldConfig", {}).get("overrides", ()):
                 for one in override["properties"]:
-                    if one["id"] == "color" and one["value"]["mode"] == "fixed":
+                    if (
+                        one["id"] == "color"
+                        and one["value"]["mode"] == "fixed"
+                        and override["matcher"]["id"] == "byName"
+                    ):
                         state = override["matcher"]["options"]
                         colour = one["value"]["fixedColor"]
                         assert known.setdefault(state, colour) == colour, (panel["title"], state)
