@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 
 from exporter.practice.world import Course
+from exporter.store import requests
 from tests.prometheus_server import wait_until
 from tests.stack.world import World
 
@@ -15,6 +17,8 @@ MISSED_SECONDS = 4
 COSTLIER = "costlier"
 """A campaign that is over its budget, and has not run yet."""
 CAMPAIGNS = 6
+REQUESTS = 130
+"""A few more than the commands that a site may be sent in an hour."""
 
 
 def make_busy(world: World) -> dict[str, str]:
@@ -48,7 +52,8 @@ def make_busy(world: World) -> dict[str, str]:
     world.run_campaign("costly")
     _miss_a_run(world)
     world.sites["roihu"].world.cancel(int(launched["given-up"]))
-    world.sites["roihu"].break_command("csc-projects", ("", "csc-projects: the database does not answer\n", 1))
+    # What the site prints is another text from now on, which isn't understood.
+    world.sites["roihu"].break_command("csc-projects", ("Welcome to the new csc-projects.\n", "", 0))
     world.sites["lumi"].ssh.stop()  # rayslurm's login ends, and it logs in again
     world.let_in("lumi")
     return launched
@@ -113,3 +118,12 @@ def await_ends(world: World, launched: dict[str, str]) -> None:
         wait_until(all_there, "what is to happen has happened", 180)
     except TimeoutError:
         raise TimeoutError(f"not on /metrics: {missing}") from None
+
+
+def use_up_commands(world: World, job_id: str) -> None:
+    """Has somebody ask for a job's logs again and again, until the site's commands of the hour are used up."""
+    payload = {"job_id": job_id}
+    for _ in range(REQUESTS):
+        world.store.write(lambda connection: requests.add(connection, "logs", "roihu", payload, now=time.time()))
+    unasked = 'rayslurm_remote_commands_throttled_total{site="roihu"} 0.0'
+    wait_until(lambda: unasked not in world.page(), "a command was held back", 90)

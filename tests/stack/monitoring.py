@@ -17,7 +17,7 @@ from typing import Any
 from tests.prometheus_server import TOP, free_port, program, prometheus_server, render_config, running, wait_until
 
 HURRIED = {
-    "jobs.yml: RaySlurmJobFailed is news for": ("thresholds.yml", "vector(1800)", "vector(30)", "news_seconds"),
+    "jobs.yml: RaySlurmJobFailed is news for": ("thresholds.yml", "vector(1800)", "vector(120)", "news_seconds"),
     "ray.yml: RaySlurmTunnelDown: for": ("ray.yml", "for: 2m", "for: 5s", "RaySlurmTunnelDown"),
     "sites.yml: RaySlurmSiteUnreachable: for": ("sites.yml", "for: 15m", "for: 5s", "RaySlurmSiteUnreachable"),
     "campaigns.yml: RaySlurmCampaignRefusedBudget looks back": (
