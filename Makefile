@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 MONEY_TESTS := tests/lab/test_money.py tests/unit/test_seff_bills.py tests/unit/test_charge.py tests/unit/test_pricing.py \
   tests/unit/test_price_command.py tests/unit/test_estimates.py tests/unit/test_windows.py tests/unit/test_costs_command.py
-STACK_TESTS := tests/integration/test_prometheus_config.py tests/unit/test_dashboards.py tests/integration/test_compose.py \
+STACK_TESTS := tests/integration/test_prometheus_config.py tests/unit/test_dashboards.py tests/unit/test_stack_counts.py \
+  tests/integration/test_dashboard_queries.py tests/integration/test_compose.py tests/integration/test_containers.py \
   tests/stack tests/grafana
 STAMP := $(VENV)/.installed
 PEERS := build/bench-venv
@@ -65,9 +66,11 @@ archive-test: $(STAMP) ## Keep jobs in a real Ceph over TLS while everything fai
 stack-test: $(STAMP) ## Watch practice sites with Prometheus and Alertmanager: alerts come and go, every panel has something to show
 	@tests/prepare tests
 	@tests/prepare grafana
+	@tests/prepare prometheus3
 	@rm -f build/stack-test.json build/stack-test.xml
 	@# What fails is counted in the last line, which ends with an error then
-	-RAYSLURM_STACK_FULL=1 $(BIN)/python -m pytest --junitxml=build/stack-test.xml $(wildcard $(STACK_TESTS))
+	-RAYSLURM_STACK_FULL=1 $(BIN)/python -m pytest --junitxml=build/stack-test.xml $(STACK_TESTS) \
+	  $$(find build/prometheus3/bin/promtool 2>/dev/null | sed s,.*,tests/integration/test_prometheus3.py,)
 	@$(BIN)/python -m tests.stack.evidence
 
 lint: $(STAMP) ## Check style and types
