@@ -27,20 +27,26 @@ _NEVER = frozenset({"N/A", "n/a", "None", "-"})
 
 @dataclass(slots=True)
 class _Project:
-    """A project that is being read, and the numbers of its lines."""
+    """A project that is being read, the number of its line, and of its table in the text."""
 
     name: str
     number: int
+    table: int
     about: dict[str, str | int | None] = field(default_factory=dict)
     rows: dict[str, tuple[float | None, float | None]] = field(default_factory=dict)
     spoilt: set[str] = field(default_factory=set)
+
+    @property
+    def said(self) -> tuple[object, ...]:
+        """All that is said of it."""
+        return self.about, self.rows, self.spoilt
 
 
 def parse(text: str, *, timezone: tzinfo = UTC) -> Parsed[CscAllocationRecord]:
     """Read what `csc-projects` prints: one record a project and kind of billing units.
 
     Dates are midnight of the day in the site's zone. `N/A` in place of a budget is None. A row whose three numbers do
-    not fit each other is a warning and no record.
+    not fit each other is a warning and no record; so is a project that one table has twice and differently.
 
     Args:
         text: the output, with or without what was printed around it.
@@ -69,17 +75,19 @@ class _Reader:
         self._updated: int | None = None
         self._warnings: list[ParseWarning] = []
         self._orphaned = False
+        self._table = 0
 
     def take(self, number: int, line: str) -> None:
         """Read the next line."""
         if (match := _PROJECT.match(line)) is not None:
-            self.projects.append(_Project(match[1], number))
+            self.projects.append(_Project(match[1], number, self._table))
             self._orphaned = False
         elif line.startswith("Project:"):
             self._warn(number, "not a project: whose lines follow is not known")
             self._orphaned = True
         elif (match := _UPDATED.match(line)) is not None:
             self._updated = self._time(number, match[1])
+            self._table += 1
         elif _BETWEEN.match(line):
             self._orphaned = True
         elif is_around(line) or _HEADER.match(line):
@@ -132,9 +140,9 @@ class _Reader:
         self._warnings.append(ParseWarning(number, self._lines[number - 1], reason))
 
     def parsed(self) -> Parsed[CscAllocationRecord]:
-        """The records of the lines taken; of a project printed again the last one's."""
+        """The records of the lines taken; of a project printed again in a later table the last one's."""
         records: dict[tuple[str, str], CscAllocationRecord] = {}
-        for project in self.projects:
+        for project in self._one_each():
             if not project.rows and not project.spoilt:
                 self._warn(project.number, "a project without a balance")
             for kind, (used, granted) in project.rows.items():
@@ -144,6 +152,19 @@ class _Reader:
                     **project.about,  # type: ignore[arg-type]  # fields by name
                 )
         return Parsed(tuple(records.values()), tuple(sorted(self._warnings, key=lambda each: each.line)))
+
+    def _one_each(self) -> list[_Project]:
+        """The projects, without those that one table has twice and differently: one of the two is another's."""
+        told: dict[tuple[int, str], list[_Project]] = {}
+        for project in self.projects:
+            told.setdefault((project.table, project.name), []).append(project)
+        doubtful = [each for each in told.values() if any(one.said != each[0].said for one in each)]
+        for first, *others in doubtful:
+            for project in (first, *others):
+                self._warn(project.number, "a project that is there twice, and not the same")
+                project.spoilt.update(project.rows)
+        left_out = {id(project) for each in doubtful for project in each}
+        return [project for project in self.projects if id(project) not in left_out]
 
 
 def _row(project: _Project, kind: str, cells: tuple[str | None, ...]) -> str | None:

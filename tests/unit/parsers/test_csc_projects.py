@@ -7,7 +7,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from exporter.errors import InputError
@@ -81,11 +81,24 @@ def test_local_times_are_read_in_the_sites_zone() -> None:
     assert [warning.reason for warning in parsed.warnings] == ["a local time that occurs twice"]
 
 
+def test_a_project_that_is_there_twice_and_differently_is_nobodys_but_a_later_table_counts() -> None:
+    twice = TEXT.replace("project_2009876", "project_2009877")
+    parsed = parse(twice)
+    assert parsed.records == ()
+    assert [warning.reason for warning in parsed.warnings] == ["a project that is there twice, and not the same"] * 2
+
+    later = parse(TEXT + TEXT.replace("10           5           5", "10           6           4"))
+    assert {(each.project, each.kind) for each in later.records} == set(BEFORE)
+    assert [each.used for each in later.records if each.project == "project_2009877"] == [6]
+    assert later.warnings == ()
+
+
 NUMBERS = {word for line in TEXT.splitlines() for word in line.split()}
 BEFORE = {(each.project, each.kind): each for each in parse(TEXT).records}
 
 
 @settings(max_examples=1000, deadline=None)
+@example(place=126, how="r", character="7")  # of one project's name this makes the other's
 @given(
     place=st.integers(0, len(TEXT) - 1),
     how=st.sampled_from("idr"),
