@@ -70,7 +70,7 @@ dashboard = Dashboard(
                 overrides=[
                     column("Site", custom_width=65),
                     *(
-                        column(heading, unit="dateTimeFromNow")
+                        column(heading, unit="dateTimeFromNow", custom_width=150)
                         for heading in ("Next run", "Last run", "Last success", "There since")
                     ),
                     column("Runs now", unit="short", decimals=0, custom_width=95),

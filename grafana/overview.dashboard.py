@@ -334,9 +334,9 @@ dashboard = Dashboard(
                 sort=("Next run", False),
                 width=14,
                 overrides=[
-                    column("Next run", unit="dateTimeFromNow"),
-                    column("Last success", unit="dateTimeFromNow"),
-                    column("Runs now", unit="short", decimals=0),
+                    column("Next run", unit="dateTimeFromNow", custom_width=150),
+                    column("Last success", unit="dateTimeFromNow", custom_width=150),
+                    column("Runs now", unit="short", decimals=0, custom_width=95),
                 ],
             ),
         ]
