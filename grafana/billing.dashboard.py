@@ -5,17 +5,34 @@ from __future__ import annotations
 from grafanalib.core import Dashboard, Time
 
 from grafana.panels import LINKS, bars, column, flow, job_link, lines, row, share, stat, state, table
-from grafana.queries import CAMPAIGN, PROJECT, SITE, by_hand, columns, marks, now, over_time, picked, variables
+from grafana.queries import (
+    CAMPAIGN,
+    INFO,
+    PROJECT,
+    SITE,
+    by_hand,
+    columns,
+    marks,
+    now,
+    over_time,
+    picked,
+    rise,
+    variables,
+)
 from grafana.states import JOB, words
 
 _PAGE_URL = "http://${__value.text}/jobs/${__data.fields.Site}/${__data.fields.Job}"
 _OURS = f"{SITE}, {PROJECT}, {CAMPAIGN}"
 _GRANT = "by (provider, project, kind, unit)"
-_LONG = "(rayslurm_job_elapsed_seconds > on () group_left () rayslurm:threshold:long_job_seconds)"
+_LONG = "(rayslurm_job_elapsed_seconds >= on () group_left () rayslurm:threshold:long_job_seconds)"
+_LITTLE = "on () group_left () rayslurm:threshold:efficiency_ratio"
 _WASTEFUL = (
-    "rayslurm_job_cpu_efficiency_ratio < on () group_left () rayslurm:threshold:efficiency_ratio"
+    f"(max by (site, job_id) (rayslurm_job_gpu_efficiency_ratio) < {_LITTLE}"
+    f" or (max by (site, job_id) (rayslurm_job_cpu_efficiency_ratio) < {_LITTLE}"
+    " unless on (site, job_id) rayslurm_job_gpus > 0))"
     f" and on (site, job_id) {_LONG}"
 )
+"""As the alert RaySlurmEfficiencyLow has it: GPU jobs by their GPUs, others by their CPUs."""
 
 
 _GRANTED = "and on (provider, project) rayslurm_allocation_used_since_grant"
@@ -294,10 +311,7 @@ dashboard = Dashboard(
                 "Bills, in the step of time in which they became final.",
                 [
                     over_time(
-                        by_hand(
-                            f"sum by (campaign, kind, unit) (increase(rayslurm_billing_units_total{{{_OURS}}}"
-                            "[$__rate_interval])) > 0"
-                        ),
+                        by_hand(rise(f"rayslurm_billing_units_total{{{_OURS}}}", "campaign, kind, unit")),
                         "{{campaign}} {{kind}} {{unit}}",
                         interval="10m",
                     )
@@ -311,8 +325,7 @@ dashboard = Dashboard(
                 "The same by who paid.",
                 [
                     over_time(
-                        f"sum by (project, kind, unit) (increase(rayslurm_billing_units_total{{{_OURS}}}"
-                        "[$__rate_interval])) > 0",
+                        rise(f"rayslurm_billing_units_total{{{_OURS}}}", "project, kind, unit"),
                         "{{project}} {{kind}} {{unit}}",
                         interval="10m",
                     )
@@ -326,8 +339,7 @@ dashboard = Dashboard(
                 "Paid while a job was of no use, added when its bill is final. A moment counts once.",
                 [
                     over_time(
-                        f"sum by (reason, kind, unit) (increase(rayslurm_wasted_billing_units_total{{{_OURS}}}"
-                        "[$__rate_interval])) > 0",
+                        rise(f"rayslurm_wasted_billing_units_total{{{_OURS}}}", "reason, kind, unit"),
                         "{{reason}} {{kind}} {{unit}}",
                         interval="10m",
                     )
@@ -340,12 +352,13 @@ dashboard = Dashboard(
             table(
                 "Jobs that used least of what they had",
                 "Ended jobs, those with the least CPU used first. Advice leads to the job's page of rayslurm: what to "
-                "ask for instead, and what that would have saved, as `rayslurm explain` has it.",
+                "ask for instead, and what that would have saved, as `rayslurm explain` has it. It is on the "
+                "VM: `ssh -L` its port too.",
                 [
                     columns(
                         "max by (state, site, job_id, job_name, campaign, instance) ("
-                        f"{picked('rayslurm_job_state', 'job_name', 'campaign')}"
-                        " and on (site, job_id) rayslurm_job_end_timestamp_seconds)",
+                        "(rayslurm_job_state and on (site, job_id) rayslurm_job_end_timestamp_seconds)"
+                        f" * on (site, job_id) group_left (job_name, campaign) {INFO})",
                         "A",
                     ),
                     _ended("cpu_efficiency_ratio", "B"),
@@ -400,20 +413,20 @@ dashboard = Dashboard(
             ),
             table(
                 "Long jobs below the threshold",
-                "Ended jobs that took long enough to matter and used little of the CPU they had, as the "
-                "alert on it reckons. Ask "
-                "for fewer CPUs, or give them work.",
+                "Ended jobs that took long enough to matter and used little of their GPUs, or of their CPUs "
+                "where they had "
+                "none, as the alert RaySlurmEfficiencyLow has it.",
                 [
                     columns(f"max by (site, job_id, job_name) ({picked(_WASTEFUL, 'job_name')})", "A"),
                     columns(f"max by (site, job_id) ({picked(f'{_LONG} and on (site, job_id) ({_WASTEFUL})')})", "B"),
                 ],
-                {"site": "Site", "job_id": "Job", "job_name": "Name", "Value #A": "CPU", "Value #B": "Took"},
+                {"site": "Site", "job_id": "Job", "job_name": "Name", "Value #A": "Used", "Value #B": "Took"},
                 empty="No long job of late used less than the threshold.",
-                sort=("CPU", False),
+                sort=("Used", False),
                 overrides=[
                     job_link(),
                     column("Site", custom_width=65),
-                    share("CPU", width=60),
+                    share("Used", width=60),
                     column("Took", unit="s", custom_width=90),
                 ],
                 width=6,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from grafanalib.core import Dashboard, Time
 
 from grafana.panels import LINKS, bars, column, flow, levels, lines, row, stat, state, table, timeline
-from grafana.queries import CAMPAIGN, SITE, by_hand, columns, marks, now, over_time, variables
+from grafana.queries import CAMPAIGN, SITE, by_hand, columns, marks, now, over_time, rise, variables
 from grafana.states import OUTCOME, YES_NO, colour_like, colours, words
 
 _OURS = f"{SITE}, {CAMPAIGN}"
@@ -85,7 +85,7 @@ dashboard = Dashboard(
                 "A run is refused where not one job of it was submitted.",
                 [
                     over_time(
-                        f"sum by (outcome) (increase(rayslurm_campaign_runs_total{{{_OURS}}}[$__rate_interval])) > 0",
+                        rise(f"rayslurm_campaign_runs_total{{{_OURS}}}", "outcome"),
                         "{{outcome}}",
                         interval="10m",
                     )
@@ -103,14 +103,12 @@ dashboard = Dashboard(
                 "budget, by policy, by the site's sbatch, or for its spec.",
                 [
                     over_time(
-                        f"sum by (campaign) "
-                        f"(increase(rayslurm_campaign_missed_runs_total{{{_OURS}}}[$__rate_interval])) > 0",
+                        rise(f"rayslurm_campaign_missed_runs_total{{{_OURS}}}", "campaign"),
                         "{{campaign}} missed",
                         interval="10m",
                     ),
                     over_time(
-                        "sum by (campaign, reason) ("
-                        f"increase(rayslurm_campaign_refusals_total{{{_OURS}}}[$__rate_interval])) > 0",
+                        rise(f"rayslurm_campaign_refusals_total{{{_OURS}}}", "campaign, reason"),
                         "{{campaign}} refused: {{reason}}",
                         "B",
                         interval="10m",
@@ -143,10 +141,7 @@ dashboard = Dashboard(
                 "By campaign.",
                 [
                     over_time(
-                        by_hand(
-                            "sum by (site, campaign) ("
-                            f"increase(rayslurm_jobs_submitted_total{{{_OURS}}}[$__rate_interval])) > 0"
-                        ),
+                        by_hand(rise(f"rayslurm_jobs_submitted_total{{{_OURS}}}", "site, campaign")),
                         "{{site}} {{campaign}}",
                         interval="10m",
                     )
@@ -178,7 +173,7 @@ dashboard = Dashboard(
                     over_time(
                         f"min by (site, probe) (rayslurm_probe_success{{{SITE}}}"
                         ' and on (site, probe) (rayslurm_probe_success{probe="jobs"}'
-                        " or min_over_time(rayslurm_probe_success[$__range]) < 1))",
+                        " or min_over_time(rayslurm_probe_success[$__range] @ end()) < 1))",
                         "{{site}} {{probe}}",
                     )
                 ],
@@ -234,8 +229,7 @@ dashboard = Dashboard(
                 "What they were asked, and how that ended where it did not go well.",
                 [
                     over_time(
-                        "sum by (command, outcome) ("
-                        f"increase(rayslurm_remote_commands_total{{{SITE}}}[$__rate_interval])) > 0",
+                        rise(f"rayslurm_remote_commands_total{{{SITE}}}", "command, outcome"),
                         "{{command}} {{outcome}}",
                         interval="10m",
                     )
@@ -251,13 +245,11 @@ dashboard = Dashboard(
                 "understood: their text is kept.",
                 [
                     over_time(
-                        f"sum by (site) "
-                        f"(increase(rayslurm_remote_commands_throttled_total{{{SITE}}}[$__rate_interval])) > 0",
+                        rise(f"rayslurm_remote_commands_throttled_total{{{SITE}}}", "site"),
                         "{{site}} held back",
                     ),
                     over_time(
-                        f"sum by (site, parser) "
-                        f"(increase(rayslurm_parse_errors_total{{{SITE}}}[$__rate_interval])) > 0",
+                        rise(f"rayslurm_parse_errors_total{{{SITE}}}", "site, parser"),
                         "{{site}} {{parser}} not understood",
                         "B",
                     ),
@@ -272,8 +264,7 @@ dashboard = Dashboard(
                 "Attempts to log in to a site, and how they ended.",
                 [
                     over_time(
-                        "sum by (site, outcome) ("
-                        f"increase(rayslurm_ssh_connections_total{{{SITE}}}[$__rate_interval])) > 0",
+                        rise(f"rayslurm_ssh_connections_total{{{SITE}}}", "site, outcome"),
                         "{{site}} {{outcome}}",
                         interval="10m",
                     )
@@ -314,7 +305,7 @@ dashboard = Dashboard(
             stat(
                 "Scraped",
                 "Whether Prometheus gets its page. When it doesn't, all else here is what was last known.",
-                [now('max(up{job="rayslurm"})', "")],
+                [now('min(up{job="rayslurm"})', "")],
                 unit="none",
                 mappings=words(YES_NO),
                 empty="not known to Prometheus",
@@ -370,7 +361,7 @@ dashboard = Dashboard(
                 "By what became of them. Failed is one try; it is tried again.",
                 [
                     over_time(
-                        "sum by (outcome) (increase(rayslurm_archive_objects_total[$__rate_interval])) > 0",
+                        rise("rayslurm_archive_objects_total", "outcome"),
                         "{{outcome}}",
                         interval="10m",
                     )

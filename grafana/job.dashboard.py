@@ -8,7 +8,7 @@ from grafana.panels import LINKS, column, flow, lines, row, share, stat, state, 
 from grafana.queries import columns, marks, now, over_time, rows, variables
 from grafana.states import JOB, TUNNEL, coded, numbered, words
 
-_JOB = 'site="$site", job_id="$job"'
+_JOB = 'site="$job_site", job_id="$job"'
 _THIS = f"{{{_JOB}}}"
 _NOW = f"{_THIS} and on (tunnel) rayslurm_tunnel_state{_THIS}"
 _FIRST_TUNNEL = 21
@@ -81,7 +81,7 @@ dashboard = Dashboard(
     time=Time("now-6h", "now"),
     refresh="1m",
     graphTooltip=1,
-    templating=variables("its_site", "job"),
+    templating=variables("job_site", "job"),
     annotations=marks(
         Start=(_every("job_start_timestamp_seconds"), "blue", "started"),
         Ray_ready=(_every("job_ray_ready_timestamp_seconds"), "green", "Ray is ready"),

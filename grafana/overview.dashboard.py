@@ -20,6 +20,7 @@ from grafana.panels import (
 )
 from grafana.queries import (
     CAMPAIGN,
+    INFO,
     PROJECT,
     SITE,
     columns,
@@ -27,6 +28,7 @@ from grafana.queries import (
     now,
     over_time,
     picked,
+    rise,
     variables,
 )
 from grafana.states import JOB, SEVERITY, TUNNEL, colours, words
@@ -34,6 +36,8 @@ from grafana.states import JOB, SEVERITY, TUNNEL, colours, words
 _FIRING = 'alertname=~"RaySlurm.+", alertstate="firing"'
 _BAD = "failed|out_of_memory|timeout|node_fail|boot_fail|deadline"
 
+
+_ENDED_BADLY = f'rayslurm_job_end_timestamp_seconds and on (site, job_id) rayslurm_job_state{{state=~"{_BAD}"}}'
 
 dashboard = Dashboard(
     title="Ray on Slurm: overview",
@@ -50,7 +54,7 @@ dashboard = Dashboard(
     templating=variables("site", "project", "campaign"),
     annotations=marks(
         Jobs_that_failed=(
-            f'rayslurm_job_end_timestamp_seconds and on (site, job_id) rayslurm_job_state{{{SITE}, state=~"{_BAD}"}}',
+            f"{_ENDED_BADLY} and on (site, job_id) {INFO}",
             "red",
             "{{site}}/{{job_id}} failed",
         ),
@@ -144,9 +148,13 @@ dashboard = Dashboard(
                 "Each has a page in docs/runbooks by its name: what it means, what to check, what to do.",
                 [
                     columns(
-                        "max by (severity, alertname, site, job_id, campaign, project, kind) ("
+                        "label_join(max by (severity, alertname, site, job_id, campaign, project, provider, "
+                        "kind, unit, probe,"
+                        " area, of, tunnel, parser, collector) ("
                         'ALERTS_FOR_STATE{alertname=~"RaySlurm.+", severity!="none"}'
-                        f" and ignoring (alertstate) ALERTS{{{_FIRING}}}) * 1000",
+                        f" and ignoring (alertstate) ALERTS{{{_FIRING}}}) * 1000,"
+                        ' "about", " ", "provider", "kind", "unit", "probe", "area", "of", "tunnel", '
+                        '"parser", "collector")',
                         "A",
                     )
                 ],
@@ -157,7 +165,7 @@ dashboard = Dashboard(
                     "job_id": "Job",
                     "campaign": "Campaign",
                     "project": "Project",
-                    "kind": "Kind",
+                    "about": "About",
                     "Value": "Since",
                 },
                 empty="Nothing but the watchdog fires.",
@@ -167,7 +175,6 @@ dashboard = Dashboard(
                     state("Severity", words(SEVERITY)),
                     column("Alert", custom_width=270),
                     column("Site", custom_width=75),
-                    column("Kind", custom_width=90),
                     column("Since", unit="dateTimeFromNow", custom_width=150),
                     job_link(),
                 ],
@@ -262,8 +269,7 @@ dashboard = Dashboard(
                 "Jobs that ended in each step of time, by their last state.",
                 [
                     over_time(
-                        f"sum by (state) (increase(rayslurm_jobs_finished_total{{{SITE}, {PROJECT}, {CAMPAIGN}}}"
-                        "[$__rate_interval])) > 0",
+                        rise(f"rayslurm_jobs_finished_total{{{SITE}, {PROJECT}, {CAMPAIGN}}}", "state"),
                         "{{state}}",
                         interval="10m",
                     )

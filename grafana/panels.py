@@ -30,8 +30,8 @@ LINKS = [DashboardLink(title="", tags=["rayslurm"], includeVars=True, keepTime=T
 """To the other dashboards, with the same time range and the same choices."""
 
 _JOB_URL = (
-    "/d/rayslurm-job/?${datasource:queryparam}&var-site=${__data.fields.Site}&var-job=${__data.fields.Job}"
-    "&${__url_time_range}"
+    "/d/rayslurm-job/?${datasource:queryparam}&var-job_site=${__data.fields.Site:percentencode}"
+    "&var-job=${__data.fields.Job:percentencode}&${__url_time_range}"
 )
 _Json = dict[str, Any]
 

@@ -12,8 +12,8 @@ PROMETHEUS = {"type": "prometheus", "uid": "${datasource}"}
 SITE = 'site=~"$site"'
 PROJECT = 'project=~"$project"'
 CAMPAIGN = 'campaign=~"$campaign"'
-INFO = f"rayslurm_job_info{{{SITE}, {PROJECT}, {CAMPAIGN}}}"
-"""The jobs that the reader picked. A job outside of a campaign has an empty one."""
+INFO = f"topk by (site, job_id) (1, rayslurm_job_info{{{SITE}, {PROJECT}, {CAMPAIGN}}})"
+"""The jobs that the reader picked, each once, also where two rayslurms follow it."""
 
 
 def picked(expr: str, *names: str) -> str:
@@ -23,7 +23,7 @@ def picked(expr: str, *names: str) -> str:
         expr: PromQL; more than one series a job is fine.
         *names: labels of `rayslurm_job_info` that the result carries too.
     """
-    return f"({expr}) * on (site, job_id) group_left ({', '.join(names)}) {INFO}"
+    return f"max without (instance, job) ({expr}) * on (site, job_id) group_left ({', '.join(names)}) {INFO}"
 
 
 def over_time(expr: str, legend: str, ref_id: str = "A", *, interval: str = "") -> Target:
@@ -46,6 +46,18 @@ def now(expr: str, legend: str, ref_id: str = "A") -> Target:
 def columns(expr: str, ref_id: str) -> Target:
     """Returns a query whose labels and value become columns of a table."""
     return Target(expr=expr, refId=ref_id, format="table", instant=True)
+
+
+def rise(metric: str, labels: str) -> str:
+    """Returns a query for bars: by how much a lifetime counter rose in each step of time; nothing where it didn't.
+
+    Exactly: `increase()` reckons up to the edges of its window, which adds some per cent to what is counted rarely.
+
+    Args:
+        metric: with its selector.
+        labels: by which it is added up.
+    """
+    return f"sum by ({labels}) ({metric} - {metric} offset $__interval) > 0"
 
 
 def by_hand(expr: str) -> str:
@@ -89,8 +101,9 @@ _VARIABLES = {
     "campaign": _several("campaign", "Campaign", f"label_values(rayslurm_jobs{{{SITE}}}, campaign)", ".*"),
     # Balances belong to providers and projects, also to those in which nothing runs.
     "account": _several("project", "Project", "label_values(rayslurm_allocation_used, project)", ".*"),
-    "its_site": _one("site", "Site", "label_values(rayslurm_job_info, site)", 1),
-    "job": _one("job", "Job", 'label_values(rayslurm_job_info{site="$site"}, job_id)', 4),
+    # Not called `site`: the other dashboards hand their choice of several sites on by that name.
+    "job_site": _one("job_site", "Site", "label_values(rayslurm_job_info, site)", 1),
+    "job": _one("job", "Job", 'label_values(rayslurm_job_info{site="$job_site"}, job_id)', 4),
 }
 """By the names that `variables` takes. `sort` is Grafana's: 1 by the alphabet, 4 the greatest number first."""
 

@@ -12,6 +12,7 @@ _RAY = f"{SITE}, {CAMPAIGN}"
 _JOB = "{{site}}/{{job_id}} {{job_name}}"
 _FOREIGN = 'rayslurm_tunnel_state{state="foreign"} or on (site, job_id, tunnel) rayslurm_tunnel_up * 0'
 _HELD = 'rayslurm_ray_resource_used{{resource="{0}"}} / (rayslurm_ray_resource_capacity{{resource="{0}"}} > 0)'
+_ALIVE = 'max by (site, job_id) (rayslurm_ray_nodes{state="alive"})'
 _RAYS = "rayslurm_ray_cluster_info and on (site, job_id) rayslurm_ray_nodes_expected"
 _NO_RAY = "No Ray of this choice told anything in this time."
 _NO_TUNNEL = "No job of this choice has a tunnel: none runs, or its spec asks for none."
@@ -39,8 +40,16 @@ dashboard = Dashboard(
     templating=variables("site", "project", "campaign"),
     annotations=marks(
         shown=False,
-        Ray_ready=(f"rayslurm_job_ray_ready_timestamp_seconds{{{SITE}}}", "green", "{{site}}/{{job_id}} is ready"),
-        Jobs_that_ended=(f"rayslurm_job_end_timestamp_seconds{{{SITE}}}", "red", "{{site}}/{{job_id}} ended"),
+        Ray_ready=(
+            f"rayslurm_job_ray_ready_timestamp_seconds and on (site, job_id) {INFO}",
+            "green",
+            "{{site}}/{{job_id}} is ready",
+        ),
+        Jobs_that_ended=(
+            f"rayslurm_job_end_timestamp_seconds and on (site, job_id) {INFO}",
+            "red",
+            "{{site}}/{{job_id}} ended",
+        ),
     ),
     panels=flow(
         [
@@ -81,22 +90,24 @@ dashboard = Dashboard(
                 "Running jobs with every node in their Ray cluster.",
                 [
                     now(
-                        f'count(rayslurm_job_state{{{SITE}, state="running"}} * on (site, job_id) group_left () {INFO}'
-                        " and on (site, job_id) rayslurm_job_ray_ready_timestamp_seconds)",
+                        "count("
+                        + picked(
+                            'rayslurm_job_state{state="running"}'
+                            " and on (site, job_id) rayslurm_job_ray_ready_timestamp_seconds"
+                        )
+                        + ")",
                         "ready",
                     ),
                 ],
                 unit="short",
-                empty="none runs",
+                empty="none is ready",
             ),
             stat(
                 "Nodes missing",
                 "Nodes that a job pays for and its Ray doesn't have, once it was ready.",
                 [
                     now(
-                        "sum(clamp_min("
-                        + picked("rayslurm_ray_nodes_expected")
-                        + ' - on (site, job_id) sum by (site, job_id) (rayslurm_ray_nodes{state="alive"}), 0)'
+                        "sum(clamp_min(" + picked("rayslurm_ray_nodes_expected") + f" - on (site, job_id) {_ALIVE}, 0)"
                         " and on (site, job_id) rayslurm_job_ray_ready_timestamp_seconds)",
                         "missing",
                     )
@@ -183,7 +194,7 @@ dashboard = Dashboard(
                         f"max by (site, job_id, job_name, ray_version) ({picked(_RAYS, 'job_name')})",
                         "A",
                     ),
-                    _of_job('sum by (site, job_id) (rayslurm_ray_nodes{state="alive"})', "B"),
+                    _of_job(_ALIVE, "B"),
                     _of_job("rayslurm_ray_nodes_expected", "C"),
                     _of_job(_HELD.format("cpu"), "D"),
                     _of_job(_HELD.format("gpu"), "E"),
@@ -244,8 +255,7 @@ dashboard = Dashboard(
                 [
                     over_time(
                         picked(
-                            "rayslurm_ray_nodes_expected"
-                            ' - on (site, job_id) sum by (site, job_id) (rayslurm_ray_nodes{state="alive"})',
+                            f"max by (site, job_id) (rayslurm_ray_nodes_expected) - {_ALIVE}",
                             "job_name",
                         ),
                         _JOB,

@@ -20,6 +20,8 @@ from typing import Any, Self
 
 import pytest
 
+from tests.prometheus_server import wait_until
+
 TOP = Path(__file__).resolve().parent.parent
 NEWER = TOP / "build" / "prometheus3" / "bin"
 COMPOSE = Path(sys.executable).parent / "docker-compose"
@@ -79,6 +81,10 @@ def _start(service: dict[str, Any], words: Sequence[str]) -> list[str]:
     return ["/usr/bin/env", "-i", *(f"{key}={value}" for key, value in variables.items()), found, *words[1:]]
 
 
+def _network(pid: int) -> str:
+    return str(Path(f"/proc/{pid}/ns/net").readlink())
+
+
 class Machine:
     """A network with nothing but a loopback, and folders for what the services keep.
 
@@ -92,7 +98,12 @@ class Machine:
 
     def __enter__(self) -> Self:
         self._holder = subprocess.Popen(["unshare", "--net", "sh", "-c", "ip link set lo up && exec sleep infinity"])
-        self.until(["test", "-d", "/proc/1"], "the network is there")
+        try:
+            wait_until(lambda: _network(self._holder.pid) != _network(os.getpid()), "it has a network of its own")
+            self.until(["sh", "-c", "ip address show dev lo up | grep -q 'inet 127.0.0.1'"], "its loopback is up")
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

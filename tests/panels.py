@@ -12,10 +12,10 @@ from typing import Any
 
 import httpx
 
-_BUILT_IN = {"__rate_interval": "2m", "__range": "5m", "__range_s": "300", "__from": "0", "__to": "0"}
+_BUILT_IN = {"__rate_interval": "2m", "__range": "15m", "__range_s": "900", "__from": "0", "__to": "0"}
 _VARIABLE = re.compile(r"\$\{(\w+)(?::\w+)?\}|\$([A-Za-z_]\w*)|\[\[(\w+)\]\]")
 _LABEL_VALUES = re.compile(r"label_values\((?:(.+),\s*)?(\w+)\)")
-_RANGE_SECONDS = 300
+_RANGE_SECONDS = 900
 _STEP_SECONDS = 15
 
 
@@ -49,7 +49,9 @@ class PanelResult:
         return self.series > 0 and not (self.error or self.unresolved or self.missing_labels or self.all_nan)
 
 
-def run_panels(dashboard_json: Mapping[str, Any], prometheus_url: str) -> list[PanelResult]:
+def run_panels(
+    dashboard_json: Mapping[str, Any], prometheus_url: str, *, interval: str | None = None
+) -> list[PanelResult]:
     """Runs the query of every variable, annotation and panel target.
 
     Where a reader picks one of several values, such as one job, each is tried: a panel shows something if it does for
@@ -58,6 +60,7 @@ def run_panels(dashboard_json: Mapping[str, Any], prometheus_url: str) -> list[P
     Args:
         dashboard_json: a dashboard as Grafana reads it.
         prometheus_url: such as `http://127.0.0.1:9090`.
+        interval: the step of time for all queries, where those of the dashboard are longer than anybody waits.
 
     Returns:
         One result a query, the variables' first.
@@ -67,7 +70,8 @@ def run_panels(dashboard_json: Mapping[str, Any], prometheus_url: str) -> list[P
         found = list(_variables(variables, client))
         choices = list(_choices(variables, {}, client))
         for name, target in _targets(dashboard_json):
-            found.append(_best([_run_target(name, target, values, client) for values in choices]))
+            step = {"interval": interval} if interval else {}
+            found.append(_best([_run_target(name, {**target, **step}, values, client) for values in choices]))
     return found
 
 

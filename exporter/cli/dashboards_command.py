@@ -39,6 +39,8 @@ def build(
     builder = _builder()
     made: dict[str, str] = builder.generate()
     folder = output or data_path("grafana") / "dashboards"
+    if output is None and not check and "_data" in folder.parts:
+        raise RayslurmError("an installed rayslurm leaves its own files alone; say where to: --output FOLDER")
     if output is not None and (others := _not_ours(output)):
         raise RayslurmError(f"{others[0]} is no dashboard of rayslurm; --output takes a folder of its own")
     changed: list[Path] = builder.stale(folder, made)

@@ -254,7 +254,8 @@ class Pages:
         with self._store.snapshot() as connection:
             views = self._views(connection, jobs.find(connection, job_id, site), now)
             views = [replace(view, submission=_launched(connection, view.job)) for view in views]
-            advised = gather(connection, self._config, site, job_id, now=now).advised if views else None
+            told = views and site in self._config.sites  # without its site's rate there is nothing to advise
+            advised = gather(connection, self._config, site, job_id, now=now).advised if told else None
         return self._render("job.html", now, still, view=views[0], advised=advised) if views else None
 
     def probes(self, *, still: bool = False) -> str:

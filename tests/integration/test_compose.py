@@ -139,6 +139,9 @@ def test_nothing_listens_where_others_reach_it(services: dict[str, Any]) -> None
         assert any(flag.startswith("--web.listen-address=127.0.0.1:") for flag in services[name]["command"])
     assert services["practice"]["command"] == ["demo", "--port", "9810"]
     assert services["grafana"]["environment"]["GF_SERVER_HTTP_ADDR"] == "127.0.0.1"
+    # The image's own source of Prometheus stays: bringing it up to date fails on a root that can't be written.
+    assert services["grafana"]["environment"]["GF_PLUGINS_PREINSTALL_DISABLED"] == "true"
+    assert services["grafana"]["environment"]["GF_PLUGINS_PREINSTALL_AUTO_UPDATE"] == "false"
     assert "--cluster.listen-address=" in services["alertmanager"]["command"]
 
 

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def said(name: str, *arguments: str | Path) -> str:
-    done = subprocess.run([BINARIES / name, *arguments], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([BINARIES / name, *arguments], capture_output=True, text=True, check=False, timeout=180)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -39,7 +39,7 @@ def fired_by(path: Path) -> set[str]:
 
 
 def succeeds(*command: str | Path) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

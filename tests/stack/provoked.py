@@ -152,7 +152,7 @@ def _let_certificate_end(world: World) -> tuple[dict[str, str], str]:
     world.certify(2 * 3600)
     return (
         {"site": CERTIFIED, "severity": "warning"},
-        rf"The certificate for {CERTIFIED} ends in 1h 59m \d+s",
+        rf"The certificate for {CERTIFIED} ends in 1h 5\dm \d+s",
     )
 
 

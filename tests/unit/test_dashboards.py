@@ -205,7 +205,7 @@ def test_the_reader_picks_data_source_site_project_and_campaign() -> None:
 
     assert found == {
         "overview": ["datasource", "site", "project", "campaign"],
-        "job": ["datasource", "site", "job"],
+        "job": ["datasource", "job_site", "job"],
         "billing": ["datasource", "site", "project", "campaign"],
         "tunnels": ["datasource", "site", "project", "campaign"],
         "campaigns": ["datasource", "site", "campaign"],
@@ -237,9 +237,9 @@ def test_a_jobs_number_leads_to_the_dashboard_of_that_job(dashboard: dict[str, A
             if one["id"] == "links"
         )
         assert re.match(r"/d/([\w-]+)/", url)[1] in uids  # type: ignore[index]  # it matches, or the test fails
-        for heading in re.findall(r"\$\{__data\.fields\.(\w+)\}", url):
+        for heading in re.findall(r"\$\{__data\.fields\.(\w+):percentencode\}", url):
             assert heading in _columns(panel).values(), panel["title"]
-        assert {"var-site=", "var-job="} <= set(re.findall(r"var-\w+=", url))
+        assert {"var-job_site=", "var-job="} <= set(re.findall(r"var-\w+=", url))
 
 
 def test_a_job_is_linked_from_the_overview_the_bills_and_the_tunnels() -> None:

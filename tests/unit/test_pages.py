@@ -260,3 +260,15 @@ def test_amounts(value: float, words: str) -> None:
 @pytest.mark.parametrize(("ratio", "words"), [(0, "0.0 %"), (0.0004, "< 0.1 %"), (0.5, "50.0 %"), (1.034, "103.4 %")])
 def test_percents(ratio: float, words: str) -> None:
     assert percent(ratio) == words
+
+
+def test_a_job_of_a_site_that_is_not_configured_any_more_keeps_its_page(
+    pages: Pages, store: Store, config: Config, clock: Clock
+) -> None:
+    del pages
+    without = config.model_copy(update={"sites": {}})
+
+    page = Pages(store, without, clock=clock).job(SITE, "77")
+
+    assert page is not None
+    assert "could have asked for less of" not in page

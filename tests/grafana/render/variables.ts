@@ -28,7 +28,8 @@ export function fillIn(text: unknown, values: Values, as: 'query' | 'text', scop
         ? value.values.map((one) => `var-${name}=${encodeURIComponent(one)}`).join('&')
         : value[as];
     }
-    const found = ofField(name, scoped);
+    const field = ofField(name, scoped);
+    const found = field !== undefined && format === 'percentencode' ? encodeURIComponent(field) : field;
     // $1 is a group of label_replace.
     if (found === undefined && !/^\d+$/.test(name)) {
       unresolved.add(whole);
