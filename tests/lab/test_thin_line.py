@@ -20,7 +20,7 @@ DASHBOARD = Path(__file__).parents[2] / "grafana/dashboards/job.json"
 SHOWN_WHILE_IT_RUNS = {
     "State",
     "Name",
-    "Waited in the queue",
+    "Waited",
     "Elapsed",
     "To its limit",
     "One life",
