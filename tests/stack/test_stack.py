@@ -164,7 +164,7 @@ def test_every_panel_and_variable_of_a_dashboard_has_something_to_show(path: Pat
     results: list[Any] = []
 
     def all_there() -> bool:
-        results[:] = run_panels(dashboard, monitored.monitoring.prometheus)
+        results[:] = run_panels(dashboard, monitored.monitoring.prometheus, interval=STEP)
         return all(result.ok for result in results)
 
     with suppress(TimeoutError):
