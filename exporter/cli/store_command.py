@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from exporter.cli.context import ConfigOption, JsonOption, open_store, print_json, read_config, say
+from exporter.cli.context import ConfigOption, JsonOption, add_command, open_store, print_json, read_config, say
 from exporter.cli.table import print_table
 from exporter.errors import OwnerError, RefusedError
 from exporter.owner.lock import OwnerLock, is_held, read_holder
@@ -23,23 +23,26 @@ from exporter.store.checkup import Checkup
 from exporter.store.checkup import check as look_through
 from exporter.store.db import bytes_on_disk
 
-app = typer.Typer(
-    help="What rayslurm knows, in one file: copy it, look it through, let go what is old.", no_args_is_help=True
-)
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace a file that is there.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would go; change nothing.")]
+_RESTORING = (
+    "To restore a copy: stop serve, remove rayslurm.sqlite3-wal and rayslurm.sqlite3-shm, put the copy in the place of "
+    "rayslurm.sqlite3 with mode 0600, look at it with `rayslurm store check`, start serve."
+)
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
 
 
-def register(top: typer.Typer) -> None:
-    """Adds the commands."""
-    top.add_typer(app, name="store")
+def register(app: typer.Typer) -> None:
+    """Adds the group of commands."""
+    group = typer.Typer(
+        help="What rayslurm knows, in one file: copy it, look it through, let go what is old.", no_args_is_help=True
+    )
+    add_command(group, backup, epilog=_RESTORING)
+    add_command(group, check)
+    add_command(group, prune)
+    app.add_typer(group, name="store")
 
 
-@app.command(
-    epilog="To restore a copy: stop serve, remove rayslurm.sqlite3-wal and rayslurm.sqlite3-shm, put the copy in the "
-    "place of rayslurm.sqlite3 with mode 0600, run `rayslurm store check`, start serve."
-)
 def backup(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where the copy goes.", show_default=False)],
     *,
@@ -61,7 +64,6 @@ def backup(
     typer.echo(f"{copy.file}: {copy.bytes} bytes, schema {copy.schema}, looked through and sound")
 
 
-@app.command()
 def check(
     file: Annotated[
         Path | None,
@@ -91,7 +93,6 @@ def check(
         raise typer.Exit(1)
 
 
-@app.command()
 def prune(
     *,
     dry_run: DryRunOption = False,
@@ -119,9 +120,9 @@ def prune(
             typer.echo(f"{plan.free_bytes} of {before} bytes would be free")
             _say_spared(plan.spared)
             return
-        _show_rows(plan.rows, "will be removed", to_stderr=True)
         _say_spared(plan.spared)
         if any(plan.rows.values()):
+            _show_rows(plan.rows, "will be removed", to_stderr=True)
             if not sys.stdin.isatty():
                 raise RefusedError("nobody is there to be asked; say --yes, or look first with --dry-run")
             typer.confirm("Remove them?", abort=True, err=True)
@@ -166,8 +167,8 @@ def _holder(state_dir: Path) -> str:
 
 
 def _show(found: Checkup) -> None:
-    typer.echo(f"file: {found.file}, {found.bytes} bytes, of which {found.log_bytes} are its log")
     if found.mode is not None:
+        typer.echo(f"file: {found.file}, {found.bytes} bytes, of which {found.log_bytes} are its log")
         typer.echo(f"permissions: {found.mode}, owner {found.owner}")
     if found.free_bytes is not None:
         typer.echo(f"free inside: {found.free_bytes} bytes")

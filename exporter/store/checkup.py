@@ -103,15 +103,15 @@ def check(path: Path) -> Checkup:
     """
     found = Checkup(path)
     if not path.is_file():
-        found.problems.append(
-            Problem(f"{path} is not there, or no file", f"`rayslurm serve` makes it anew; {_RESTORE}")
-        )
+        cure = f"look at its name; where it is the store itself, `rayslurm serve` makes an empty one, or {_RESTORE}"
+        found.problems.append(Problem(f"{path} is not there, or no file", cure))
         return found
     _look_at_file(found)
     if not path.stat().st_size:
         found.problems.append(Problem(f"{path} is empty", _RESTORE))
         return found
     # Where no log lies beside the file nobody has it open, and SQLite would make one to read it but for `immutable`.
+    # Where one does, SQLite reads it by its index (-shm), which it makes anew only where a crash or a copy lost that.
     quiet = not _has_log(path)
     _look_inside(found, "ro&immutable=1" if quiet else "ro")
     if quiet and _has_log(path):  # somebody opened it meanwhile and may have changed it under our eyes

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
-from exporter.cli.store_command import app
+from exporter.cli.store_command import register
 from exporter.config import Config
 from exporter.errors import RefusedError, StoreError
 from exporter.owner.lock import OwnerLock
@@ -32,7 +33,9 @@ EXPENDABLE = {"raw_outputs", "balance_readings", "requests", "tunnel_failures", 
 
 
 def run(*arguments: str, config: Path, stdin: str | None = None) -> Result:
-    return CliRunner().invoke(app, [*arguments, "--config", str(config)], input=stdin)
+    app = typer.Typer()
+    register(app)
+    return CliRunner().invoke(app, ["store", *arguments, "--config", str(config)], input=stdin)
 
 
 def answer(*arguments: str, config: Path) -> Any:
@@ -114,17 +117,15 @@ def test_a_copy_that_is_made_while_somebody_writes_is_of_one_moment(config_path:
     """Each change adds one to two counters: in a copy that mixes moments they differ."""
     stop, going = threading.Event(), threading.Event()
 
+    def change(connection: sqlite3.Connection) -> None:
+        for name in ("a_total", "b_total"):
+            counters.add(connection, name)
+        probe_runs.keep_raw(connection, "s", "squeue", str(counters.read(connection)[0].value), now=1.0)
+
     def work() -> None:
         with Store(path) as store:
             while not stop.is_set():
-                store.write(
-                    lambda connection: (
-                        [counters.add(connection, name) for name in ("a_total", "b_total")]
-                        and probe_runs.keep_raw(
-                            connection, "s", "squeue", counters.read(connection)[0].value.hex(), now=1.0
-                        )
-                    )
-                )
+                store.write(change)
                 going.set()
 
     writer = threading.Thread(target=work)
@@ -272,7 +273,7 @@ def test_a_store_that_is_not_there_is_told_and_not_made(config_path: Path, confi
     done = run("check", config=config_path)
     assert done.exit_code == 1
     assert "is not there" in done.stderr
-    assert "cure: `rayslurm serve` makes it anew" in done.stderr
+    assert "`rayslurm serve` makes an empty one" in done.stderr
     assert not config.state_dir.exists()
 
 
