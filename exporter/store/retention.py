@@ -109,9 +109,8 @@ def give_back(path: Path, before: int, *, alone: bool) -> Room:
             return Room(before, bytes_on_disk(path), _free_bytes(connection), not busy)
     except sqlite3.Error as error:
         raise StoreError(
-            f"what is past its time was removed, but its room was not given back: {store_error(path, error)} To write "
-            "the file anew takes once more its size beside it and in /var/tmp, or where SQLITE_TMPDIR says; free some "
-            "and do it again"
+            f"what is past its time was removed, but its room was not given back ({store_error(path, error)}); do it "
+            "again. To write the file anew takes its size once more beside it, and in /var/tmp or where SQLITE_TMPDIR says"
         ) from None
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 import threading
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -218,11 +220,28 @@ def test_what_cannot_be_copied_leaves_nothing(path: Path, tmp_path: Path) -> Non
     folder.mkdir()
     with pytest.raises(StoreError, match="there is no store yet"):
         backup.back_up(tmp_path / "none.sqlite3", folder / "copy")
-    damage(path)
-    with pytest.raises(StoreError, match="no copy was made"):
-        backup.back_up(path, folder / "copy")
     assert listing(folder) == {}
     assert not (tmp_path / "none.sqlite3").exists()
+
+
+@pytest.mark.parametrize("how", ["page", "index"])
+def test_a_damaged_store_is_not_taken_for_a_copy(path: Path, tmp_path: Path, how: str) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "copy").write_text("the last good one")
+    DAMAGES[how](path)
+    with pytest.raises(StoreError, match="no copy was made"):
+        backup.back_up(path, folder / "copy", force=True)
+    assert listing(folder) == {"copy": b"the last good one"}
+
+
+def test_a_copy_is_one_file_whoever_reads_it(path: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    backup.back_up(path, folder / "copy")
+    with closing(sqlite3.connect(f"file:{folder}/copy?mode=ro", uri=True)) as connection:
+        assert connection.execute("SELECT count(*) FROM jobs").fetchone() == (0,)
+        assert set(listing(folder)) == {"copy"}
 
 
 # --- check ------------------------------------------------------------------------------------------------------------
@@ -236,6 +255,21 @@ def damage(path: Path) -> None:
     with path.open("r+b") as file:
         file.seek((page - 1) * size)
         file.write(b"\xa5" * size)
+
+
+def damage_index(path: Path) -> None:
+    """Changes a value in an index alone: every statement goes well, and some don't find the row."""
+    with Store(path) as store:
+        store.write(lambda connection: counters.add(connection, "peculiar_total"))
+    text = bytearray(path.read_bytes())
+    places = [text.find(b"peculiar_total")]
+    places.append(text.find(b"peculiar_total", places[0] + 1))
+    assert -1 not in places, "once in the table, once in its index"
+    text[places[1]] = ord("q")
+    path.write_bytes(text)
+
+
+DAMAGES = {"page": damage, "index": damage_index}
 
 
 def test_a_sound_store_is_told_with_what_is_in_it_and_left_as_it_is(config_path: Path, filled: Path) -> None:
@@ -277,8 +311,24 @@ def test_a_store_that_is_not_there_is_told_and_not_made(config_path: Path, confi
     assert not config.state_dir.exists()
 
 
-def test_damage_is_told(config_path: Path, path: Path) -> None:
-    damage(path)
+def test_what_a_crash_left_is_read_and_left_as_it_is(store: Store, tmp_path: Path) -> None:
+    store.write(lambda connection: counters.add(connection, "x_total"))
+    crashed = tmp_path / "crashed"
+    crashed.mkdir(mode=0o700)
+    for one in store.path.parent.iterdir():
+        shutil.copy(one, crashed)
+    before = listing(crashed)
+    assert before[f"{store.path.name}-wal"]
+    found = check(crashed / store.path.name)
+    assert (found.problems, found.tables["counters"].rows) == ([], 1)
+    after = listing(crashed)
+    for name in (store.path.name, f"{store.path.name}-wal"):
+        assert after[name] == before[name]
+
+
+@pytest.mark.parametrize("how", ["page", "index"])
+def test_damage_is_told(config_path: Path, path: Path, how: str) -> None:
+    DAMAGES[how](path)
     done = run("check", "--json", config=config_path)
     assert done.exit_code == 1
     told = json.loads(done.stdout)
@@ -399,6 +449,20 @@ def test_nothing_goes_where_nobody_can_be_asked(config_path: Path, filled: Path)
     assert isinstance(done.exception, RefusedError)
     assert "510" not in done.stdout
     assert rows(filled) == before
+
+
+@pytest.mark.usefixtures("at_that_time")
+@pytest.mark.parametrize(("said", "goes"), [("n\n", False), ("y\n", True)])
+def test_a_person_is_asked(
+    config_path: Path, filled: Path, monkeypatch: pytest.MonkeyPatch, said: str, *, goes: bool
+) -> None:
+    at_terminal = SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr("exporter.cli.store_command.sys", at_terminal)
+    before = rows(filled)
+    done = run("prune", config=config_path, stdin=said)
+    assert "rows of raw_outputs will be removed" in done.stderr
+    assert (done.exit_code == 0) is goes
+    assert (rows(filled) != before) is goes
 
 
 @pytest.mark.usefixtures("at_that_time")
