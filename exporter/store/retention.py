@@ -110,7 +110,8 @@ def give_back(path: Path, before: int, *, alone: bool) -> Room:
     except sqlite3.Error as error:
         raise StoreError(
             f"what is past its time was removed, but its room was not given back ({store_error(path, error)}); do it "
-            "again. To write the file anew takes its size once more beside it, and in /var/tmp or where SQLITE_TMPDIR says"
+            "again. To write the file anew takes its size once more beside it, and in /var/tmp or where SQLITE_TMPDIR "
+            "says"
         ) from None
 
 
