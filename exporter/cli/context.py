@@ -63,6 +63,9 @@ def warn(warnings: Iterable[str]) -> None:
         say(f"warning: {text}")
 
 
-def add_command(app: typer.Typer, command: Callable[..., None], name: str | None = None) -> None:
-    """Adds a function as a command; its help is the first line of its docstring, which is for people."""
-    app.command(name or command.__name__, help=(command.__doc__ or "").strip().splitlines()[0])(command)
+def add_command(
+    app: typer.Typer, command: Callable[..., None], name: str | None = None, *, epilog: str | None = None
+) -> None:
+    """Adds a function as a command; its help is the first line of its docstring, for people, and the epilog."""
+    line = (command.__doc__ or "").strip().splitlines()[0]
+    app.command(name or command.__name__, help=line, epilog=epilog)(command)

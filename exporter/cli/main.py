@@ -36,6 +36,7 @@ COMMANDS = {
     "tunnels": ("tunnels_command", "The tunnels of jobs to this machine: ports, states, keys."),
     "archive": ("archive_command", "What ended jobs left behind, kept in an S3 bucket."),
     "import": ("import_command", "Read the archive back into an empty store, or a folder of old sacct and seff texts."),
+    "store": ("store_command", "What rayslurm knows, in one file: copy it, look it through, let go what is old."),
     "dashboards": ("dashboards_command", "The Grafana dashboards, made from code."),
     "parse": ("parse_command", "Read what a site printed and show the records."),
     "config": ("config_commands", "The configuration file."),

@@ -195,6 +195,14 @@ def put_back(connection: sqlite3.Connection, found: Mapping[str, Sequence[Mappin
             )
 
 
+def waiting_sites(connection: sqlite3.Connection) -> list[str]:
+    """Returns the sites with jobs of which nothing is in the spool yet: their raw texts are still needed."""
+    rows = connection.execute(
+        "SELECT DISTINCT site FROM archive_jobs WHERE state != 'kept' AND state = 'waiting' ORDER BY site"
+    )
+    return [row["site"] for row in rows]
+
+
 def is_empty(connection: sqlite3.Connection) -> bool:
     """Tells whether the store knows of no job yet."""
     return connection.execute("SELECT 1 FROM tracked UNION ALL SELECT 1 FROM ledger LIMIT 1").fetchone() is None

@@ -365,11 +365,11 @@ def finish(connection: sqlite3.Connection, run: RunRow, points: Sequence[JobPoin
     return worst
 
 
-def sweep(connection: sqlite3.Connection, *, now: float) -> None:
-    """Forgets runs that ended long ago."""
-    connection.execute(
+def sweep(connection: sqlite3.Connection, *, now: float) -> int:
+    """Forgets runs that ended long ago; returns how many."""
+    return connection.execute(
         "DELETE FROM campaign_runs WHERE state NOT IN ('waiting', 'running') AND due < ?", (now - KEEP_SECONDS,)
-    )
+    ).rowcount
 
 
 def _update(connection: sqlite3.Connection, point: JobPoint, **values: object) -> None:

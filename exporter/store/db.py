@@ -89,9 +89,7 @@ class Store:
 
     def size_bytes(self) -> int:
         """Returns the bytes that the store takes on disk, its log included."""
-        return sum(
-            path.stat().st_size for path in (self.path, self.path.with_name(self.path.name + "-wal")) if path.exists()
-        )
+        return bytes_on_disk(self.path)
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -112,7 +110,7 @@ class Store:
         return connection
 
     def _migrate(self, connection: sqlite3.Connection) -> None:
-        scripts = sorted(_MIGRATIONS.glob("*.sql"))
+        scripts = _scripts()
         connection.execute("BEGIN IMMEDIATE")
         try:
             version: int = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -144,6 +142,45 @@ class Store:
         except sqlite3.Error as error:
             raise StoreError(f"{self.path}: {_words(error)}") from error
         return result
+
+
+def known_schema() -> int:
+    """Returns the schema version that this rayslurm brings a store up to."""
+    return len(_scripts())
+
+
+def connect_as_it_is(path: Path, mode: str) -> sqlite3.Connection:
+    """Opens a file that is there without making or migrating it.
+
+    Args:
+        path: the file.
+        mode: what SQLite's URIs have: `ro` or `rw`, with further parameters after an `&`.
+
+    Returns:
+        A connection on which transactions are begun by hand; it waits as long for others as the store's own does.
+
+    Raises:
+        sqlite3.Error: it cannot be opened.
+    """
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=_BUSY_TIMEOUT_SECONDS, isolation_level=None
+    )
+    connection.row_factory = sqlite3.Row
+    return connection
+
+
+def store_error(path: Path, error: sqlite3.Error) -> StoreError:
+    """Returns what a person is told where SQLite failed."""
+    return StoreError(f"{path}: {_words(error)}")
+
+
+def bytes_on_disk(path: Path) -> int:
+    """Returns the bytes that a store takes on disk, its log included; 0 where it isn't there."""
+    return sum(one.stat().st_size for one in (path, path.with_name(path.name + "-wal")) if one.exists())
+
+
+def _scripts() -> list[Path]:
+    return sorted(_MIGRATIONS.glob("*.sql"))
 
 
 def _words(error: sqlite3.Error) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sqlite3
+from collections.abc import Collection
 from dataclasses import dataclass
 
 RAW_RETENTION_SECONDS = 30 * 86400
@@ -73,9 +75,23 @@ def keep_raw(connection: sqlite3.Connection, site: str, source: str, text: str, 
         " ON CONFLICT (site, source, sha256) DO UPDATE SET last_seen = excluded.last_seen",
         (digest, site, source, text, now, now),
     )
-    connection.execute(
-        "DELETE FROM raw_outputs WHERE last_seen < ? OR rowid IN (SELECT rowid FROM raw_outputs"
-        " WHERE site = ? AND source = ? ORDER BY last_seen DESC LIMIT -1 OFFSET ?)",
-        (now - RAW_RETENTION_SECONDS, site, source, RAW_KEPT),
-    )
+    forget_old_raw(connection, now=now)
+    forget_surplus_raw(connection, site, source)
     return digest
+
+
+def forget_old_raw(connection: sqlite3.Connection, *, now: float, spare: Collection[str] = ()) -> int:
+    """Removes the texts that were last seen long ago, but for those of the sites in `spare`; returns how many."""
+    return connection.execute(
+        "DELETE FROM raw_outputs WHERE last_seen < ? AND site NOT IN (SELECT value FROM json_each(?))",
+        (now - RAW_RETENTION_SECONDS, json.dumps(list(spare))),
+    ).rowcount
+
+
+def forget_surplus_raw(connection: sqlite3.Connection, site: str, source: str) -> int:
+    """Removes what is more than is kept of a source of a site, the oldest first; returns how many texts that were."""
+    return connection.execute(
+        "DELETE FROM raw_outputs WHERE rowid IN (SELECT rowid FROM raw_outputs"
+        " WHERE site = ? AND source = ? ORDER BY last_seen DESC LIMIT -1 OFFSET ?)",
+        (site, source, RAW_KEPT),
+    ).rowcount

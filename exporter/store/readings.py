@@ -38,11 +38,16 @@ def keep(connection: sqlite3.Connection, records: Iterable[AllocationRecord], *,
                 " VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (*key, now, record.used, record.granted),
             )
-    connection.execute(
+    forget_old(connection, now=now)
+
+
+def forget_old(connection: sqlite3.Connection, *, now: float) -> int:
+    """Removes the readings of long ago, and of older days all but the last; returns how many."""
+    return connection.execute(
         "DELETE FROM balance_readings WHERE at < ? OR (at < ? AND rowid NOT IN (SELECT max(rowid) FROM balance_readings"
         " GROUP BY provider, project, kind, unit, CAST(at / 86400 AS INTEGER)))",
         (now - KEPT_SECONDS, now - CLOSE_SECONDS),
-    )
+    ).rowcount
 
 
 def all_readings(connection: sqlite3.Connection) -> dict[Key, list[tuple[float, float, float | None]]]:

@@ -123,7 +123,14 @@ def close_interrupted(connection: sqlite3.Connection, *, now: float) -> None:
         "UPDATE requests SET state = 'failed', outcome = ?, updated = ? WHERE state = 'taken'",
         (json.dumps(outcome), now),
     )
-    connection.execute("DELETE FROM requests WHERE state IN ('done', 'failed') AND updated < ?", (now - KEEP_SECONDS,))
+    forget_old(connection, now=now)
+
+
+def forget_old(connection: sqlite3.Connection, *, now: float) -> int:
+    """Removes the requests that were answered long ago; returns how many."""
+    return connection.execute(
+        "DELETE FROM requests WHERE state IN ('done', 'failed') AND updated < ?", (now - KEEP_SECONDS,)
+    ).rowcount
 
 
 def _request(row: sqlite3.Row) -> Request:

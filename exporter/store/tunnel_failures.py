@@ -81,7 +81,12 @@ def keep(connection: sqlite3.Connection, failed: Iterable[Failed]) -> None:
             " tunnel_failures WHERE site = ? AND job_id = ? AND tunnel = ? ORDER BY id DESC LIMIT ?)",
             (*which, *which, KEPT),
         )
-        connection.execute("DELETE FROM tunnel_failures WHERE last_at < ?", (one.at - KEPT_SECONDS,))
+        forget_old(connection, now=one.at)
+
+
+def forget_old(connection: sqlite3.Connection, *, now: float) -> int:
+    """Removes the failures of long ago; returns how many."""
+    return connection.execute("DELETE FROM tunnel_failures WHERE last_at < ?", (now - KEPT_SECONDS,)).rowcount
 
 
 def latest(connection: sqlite3.Connection, site: str, *, most: int) -> list[Failure]:
