@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 
 from exporter.client.credentials import candidate_keys, certificate_expiry, certificate_path
@@ -18,6 +19,15 @@ _SOON_SECONDS = 4 * 3600
 """A certificate that ends within that is near its end; as the alert has it, since some are good for a day."""
 
 _TYPES = {"ssh-ed25519": "ed25519", "ssh-rsa": "rsa"}
+
+
+def check_service(site: Site) -> Iterator[Finding]:
+    """Yields that a site runs no jobs any more."""
+    closed = site.profile.closing
+    if closed is not None and closed.compute <= datetime.now(site.timezone).date():
+        text = f"no job has run there since {closed.compute} ({closed.source})"
+        cure = f"its successor is {closed.successor}" if closed.successor else ""
+        yield look("service", text, cure, site=site.name)
 
 
 def check_key(site: Site) -> Iterator[Finding]:

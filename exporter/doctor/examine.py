@@ -51,6 +51,7 @@ def _of(config: Config, chosen: Sequence[Site], *, offline: bool) -> Iterator[Fi
     yield from state.check_owner(config)
     yield from services.check_listen(config)
     for one in chosen:
+        yield from access.check_service(one)
         yield from access.check_key(one)
         yield from access.check_known_hosts(one)
     yield from vm.check_no_vm(config)

@@ -1,4 +1,7 @@
-"""A look at a store's file that changes nothing: neither brought to a newer schema nor made."""
+"""A look at a store's file that changes nothing in it: it is neither made nor brought to a newer schema.
+
+SQLite may leave the two files of its log beside it, empty, as it does while the store is used.
+"""
 
 from __future__ import annotations
 

@@ -309,6 +309,15 @@ def test_a_pinned_key_that_is_not_the_published_one(rewrite: Callable[..., Confi
     assert (level, "is not the one that the site publishes" in words) == ("wrong", True)
 
 
+def test_a_site_that_closed(rewrite: Callable[..., Config]) -> None:
+    config = rewrite(sites={name: {"ssh": {"user": "maija"}} for name in ("puhti", "lumi")})
+    level, words = said(access.check_service(config.site("puhti")))
+    assert (level, "-> its successor is roihu" in words) == ("look", True)
+    assert list(access.check_service(config.site("lumi"))) == []
+    told_otherwise = rewrite(sites={"puhti": {"closed": False, "ssh": {"user": "maija"}}})
+    assert list(access.check_service(told_otherwise.site("puhti"))) == []
+
+
 # -- this machine as jobs reach it
 
 
