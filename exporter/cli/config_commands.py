@@ -5,8 +5,8 @@ from __future__ import annotations
 import typer
 
 from exporter.cli.context import ConfigOption, JsonOption, add_command, print_json, read_config, say
-from exporter.cli.sshd_check import look_at_sshd
 from exporter.config_files import check_files
+from exporter.doctor.sshd import look_at_sshd
 from exporter.errors import ConfigError
 
 app = typer.Typer(help="The configuration file.", no_args_is_help=True)

@@ -14,6 +14,11 @@ from exporter import __version__
 from exporter.errors import RayslurmError
 
 COMMANDS = {
+    "init": ("init_command", "Write a first rayslurm.yaml, and ask for what can't be guessed; ask no site."),
+    "doctor": (
+        "doctor_command",
+        "Look whether all that rayslurm needs is as it should be, here and at the sites; ends with 1 where it isn't.",
+    ),
     "serve": ("serve_command", "Follow the jobs of all sites and serve /metrics, until interrupted."),
     "demo": ("demo_command", "Show rayslurm at work on practice sites on this machine, without an account."),
     "launch": ("job_commands", "Start a Ray cluster as a Slurm job, or run a campaign now."),

@@ -71,24 +71,24 @@ class OwnerLock:
         os.close(self._fd)
 
 
-def is_held(state_dir: Path) -> bool:
-    """Tells whether somebody holds the lock, without making its file or leaving anything in it."""
-    try:
-        handle = os.open(state_dir / "owner.lock", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(handle)
-    return False
-
-
 def read_holder(state_dir: Path) -> Holder | None:
     """Returns who wrote the lock last; None where nobody did. Whether it is still held, only taking it tells."""
     try:
         return Holder(**json.loads((state_dir / "owner.lock").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
+
+
+def is_held(state_dir: Path) -> bool:
+    """Tells whether somebody holds the lock now; for that moment it is held in common with others who ask."""
+    try:
+        descriptor = os.open(state_dir / "owner.lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

@@ -83,6 +83,7 @@ MAY_IMPORT = {
         "tunnels",
         "yamlfile",
     },
+    "doctor": {"archive", "client", "config", "config_files", "errors", "owner", "probes", "store", "tunnels"},
     "metrics": {"config", "efficiency", "errors", "funds", "states", "store"},
     "web": {"config", "efficiency", "errors", "explain", "funds", "metrics", "records", "store"},
     "cli": {
@@ -93,6 +94,7 @@ MAY_IMPORT = {
         "config",
         "config_files",
         "data",
+        "doctor",
         "efficiency",
         "errors",
         "explain",

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.cli.sshd_check import Sshd
 from exporter.config import Config, load_config
+from exporter.doctor.sshd import Sshd
 from exporter.errors import RefusedError
 from exporter.launch import reach
 from exporter.launch.reach import check_reach

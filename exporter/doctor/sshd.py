@@ -1,4 +1,4 @@
-"""What `rayslurm config check` says of this machine's sshd, to which jobs open their tunnels."""
+"""What `rayslurm config check` and `rayslurm doctor` say of this machine's sshd, to which jobs open their tunnels."""
 
 from __future__ import annotations
 

@@ -1,0 +1,481 @@
+"""`rayslurm doctor` on this machine: each thing that may be wrong is provoked, and named with its cure."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from exporter.config import Config, VmSettings, load_config
+from exporter.doctor import access, installation, services, state, vm
+from exporter.doctor.finding import Finding
+from exporter.doctor.sshd import Sshd
+from exporter.owner.lock import OwnerLock, is_held
+from exporter.store.db import Store
+from exporter.tunnels.listeners import Address
+from exporter.tunnels.sshd import GatewayPorts
+from tests.sshd_server import make_key, public_key
+from tests.unit.answering import unused
+from tests.unit.conftest import make_certificate
+from tests.unit.test_cli import run
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGtra2tra2tra2tra2tra2tra2tra2tra2tra2tra2tr"
+
+
+def only(findings: Iterable[Finding]) -> Finding:
+    (one,) = findings
+    return one
+
+
+def said(findings: Iterable[Finding]) -> tuple[str, str]:
+    """Returns how the only finding is, and all of its words."""
+    one = only(findings)
+    return one.level, f"{one.text} -> {one.cure}"
+
+
+@pytest.fixture
+def rewrite(config_path: Path) -> Callable[..., Config]:
+    """Gives what writes keys over the configuration, by their place."""
+
+    def write(**changes: Any) -> Config:
+        written = yaml.safe_load(config_path.read_text())
+        for place, value in changes.items():
+            *above, last = place.split("__")
+            inner = written
+            for name in above:
+                inner = inner[name]
+            inner[last] = str(value) if isinstance(value, Path) else value
+        config_path.write_text(yaml.safe_dump(written))
+        return load_config(config_path)
+
+    return write
+
+
+@contextmanager
+def answers(text: str) -> Iterator[int]:
+    """Runs a service that answers everything with a text; yields its port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+# -- the installation
+
+
+def test_a_configuration_that_others_can_write_is_wrong(config_path: Path, config: Config) -> None:
+    assert said(installation.check_configuration(config_path, config))[0] == "well"
+    config_path.chmod(0o664)
+    level, words = said(installation.check_configuration(config_path, config))
+    assert level == "wrong"
+    assert "can be written by others (mode 0664) -> run: chmod go-w" in words
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_configuration_of_somebody_else_is_wrong(config_path: Path, config: Config) -> None:
+    os.chown(config_path, 12345, -1)
+    assert "belongs to another account (uid 12345)" in said(installation.check_configuration(config_path, config))[1]
+
+
+def test_files_that_are_named(config: Config) -> None:
+    assert said(installation.check_named_files(config))[0] == "well"
+    ssh = config.site("puhti2").settings.ssh
+    assert ssh.key is not None
+    ssh.key.chmod(0o644)
+    ssh.known_hosts.unlink()
+    key, known_hosts = installation.check_named_files(config)
+    assert (key.level, key.cure) == ("wrong", f"run: chmod 600 {ssh.key}")
+    assert known_hosts.level == "wrong"
+    assert "is missing" in known_hosts.text
+
+
+def test_libraries() -> None:
+    assert said(installation.check_python())[0] == "well"
+    level, words = said(installation.check_python(lambda: ["pydantic", "no-such-library"]))
+    assert level == "wrong"
+    assert "lacks no-such-library -> install rayslurm anew" in words
+    assert said(installation.check_python(list))[0] == "look"
+
+
+@pytest.mark.parametrize(("kernel", "level"), [(0, "well"), (5, "look"), (None, "look")])
+def test_the_clock(kernel: int | None, level: str) -> None:
+    assert said(installation.check_clock(lambda: kernel))[0] == level
+
+
+def test_the_kernel_is_asked_for_the_clock_and_nothing_is_set() -> None:
+    assert installation.clock_state() in {None, 0, 1, 2, 3, 4, 5}
+
+
+# -- the state
+
+
+def test_the_folder_of_state(config: Config, tmp_path: Path) -> None:
+    level, words = said(state.check_folder(config))
+    assert (level, "isn't there yet" in words) == ("well", True)
+    config.state_dir.mkdir(mode=0o755)
+    level, words = said(state.check_folder(config))
+    assert (level, f"run: chmod 700 {config.state_dir}" in words) == ("wrong", True)
+    config.state_dir.chmod(0o700)
+    assert said(state.check_folder(config))[0] == "well"
+    config.state_dir.rmdir()
+    config.state_dir.touch()
+    assert "is no folder" in said(state.check_folder(config))[1]
+    assert tmp_path.exists()
+
+
+def test_a_folder_that_cannot_be_written(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)  # whoever runs the tests may be root, who may do everything
+    level, words = said(state.check_folder(config))
+    assert (level, "can't be written by you" in words) == ("wrong", True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "level"),
+    [
+        ("ext4", "well"), ("xfs", "well"), ("overlay", "well"), ("tmpfs", "look"),
+        ("nfs4", "wrong"), ("fuse.sshfs", "wrong"), ("lustre", "wrong"),
+    ],
+)  # fmt: skip
+def test_the_disk_it_lies_on(kind: str, level: str, config: Config, tmp_path: Path) -> None:
+    config.state_dir.mkdir(mode=0o700)
+    point = str(config.state_dir).replace("state", "st\\141te")  # as the kernel writes odd characters
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(
+        "22 1 8:1 / / rw,relatime shared:1 - ext3 /dev/sda1 rw\n"
+        f"36 22 8:2 / {point} rw,relatime shared:2 - {kind} server:/x rw\n"
+        f"37 22 8:3 / {point}-other rw - cgroup2 none rw\n"
+    )
+    level_found, words = said(state.check_folder(config, mounts))
+    assert (level_found, kind in words or kind == "tmpfs") == (level, True)
+
+
+def test_the_store(config: Config) -> None:
+    path = config.store_path
+    assert "isn't there yet" in said(state.check_store(config))[1]
+    assert not path.exists()
+    with Store(path):
+        assert said(state.check_store(config))[0] == "well", "also while it is used"
+    before = path.read_bytes()
+    assert said(state.check_store(config))[0] == "well"
+    assert path.read_bytes() == before
+    path.chmod(0o640)
+    assert f"chmod 600 {path}" in said(state.check_store(config))[1]
+    path.chmod(0o600)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 3")
+    level, words = said(state.check_store(config))
+    assert (level, "schema 3; it is brought to" in words) == ("well", True)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 9999")
+    level, words = said(state.check_store(config))
+    assert (level, "upgrade rayslurm" in words) == ("wrong", True)
+
+
+def test_a_damaged_store(config: Config) -> None:
+    with Store(config.store_path):
+        pass
+    whole = config.store_path.read_bytes()
+    damaged = bytearray(whole)
+    damaged[4096 * 3 : 4096 * 6] = b"\xa5" * (4096 * 3)
+    config.store_path.write_bytes(damaged)
+    level, words = said(state.check_store(config))
+    assert (level, "is damaged" in words or "malformed" in words) == ("wrong", True)
+    config.store_path.write_bytes(b"no database at all, " * 500)
+    level, words = said(state.check_store(config))
+    assert (level, "not a database" in words) == ("wrong", True)
+
+
+def test_who_owns_the_sites(rewrite: Callable[..., Config]) -> None:
+    with unused() as port:
+        config = rewrite(listen=f"127.0.0.1:{port}")
+        config.state_dir.mkdir(mode=0o700)
+        assert said(state.check_owner(config)) == (
+            "look",
+            "it doesn't run, so no job is followed -> run: rayslurm serve",
+        )
+        with OwnerLock(config.state_dir, "serve"):
+            level, words = said(state.check_owner(config))
+            assert (level, "nothing answers" in words) == ("wrong", True)
+        with OwnerLock(config.state_dir, "launch"):
+            assert "held by `rayslurm launch`" in said(state.check_owner(config))[1]
+        (config.state_dir / "owner.lock").write_text(json.dumps({"role": "serve", "pid": 7, "host": "x", "since": 1}))
+        assert "`rayslurm serve` (process 7) died" in said(state.check_owner(config))[1]
+        assert not is_held(config.state_dir)
+    with answers("rayslurm is healthy.\n") as port, OwnerLock(config.state_dir, "serve"):
+        config = rewrite(listen=f"127.0.0.1:{port}")
+        level, words = said(state.check_owner(config))
+        assert (level, "it runs" in words) == ("well", True)
+    with answers("another") as port:
+        config = rewrite(listen=f"127.0.0.1:{port}")
+        level, words = said(state.check_owner(config))
+        assert (level, "something else listens" in words) == ("wrong", True)
+        with OwnerLock(config.state_dir, "serve"):
+            assert "something else answers" in said(state.check_owner(config))[1]
+
+
+def test_looking_at_the_lock_leaves_it_to_others(tmp_path: Path) -> None:
+    assert not is_held(tmp_path)
+    with OwnerLock(tmp_path, "serve"):
+        assert is_held(tmp_path)
+        assert is_held(tmp_path)
+    assert not is_held(tmp_path)
+    with OwnerLock(tmp_path, "serve"):
+        pass
+
+
+# -- what a site is logged in with
+
+
+def test_a_key_and_its_certificate(rewrite: Callable[..., Config], tmp_path: Path) -> None:
+    key = make_key(tmp_path / "good")
+    config = rewrite(sites__puhti2__ssh__key=key, sites__puhti2__ssh__agent=False)
+    assert said(access.check_key(config.site("puhti2"))) == ("well", f"{key} can be offered -> ")
+    config = rewrite(sites__puhti2__certificate=True)
+    level, words = said(access.check_key(config.site("puhti2")))
+    assert (level, "good-cert.pub is missing" in words) == ("wrong", True)
+    key.write_text("no key\n")
+    level, words = said(access.check_key(config.site("puhti2")))
+    assert (level, "cannot be used as a private key" in words) == ("wrong", True)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "level", "words"),
+    [(86400, "well", "which ends at"), (3600, "look", "fetch a new one"), (-3600, "wrong", "the certificate ended at")],
+)
+def test_when_a_certificate_ends(
+    seconds: int, level: str, words: str, rewrite: Callable[..., Config], tmp_path: Path
+) -> None:
+    begins, ends = (
+        time.strftime("%Y%m%d%H%M%SZ", time.gmtime(time.time() + offset)) for offset in (-7 * 86400, seconds)
+    )
+    key = make_certificate(tmp_path, begins, ends)
+    config = rewrite(sites__puhti2__ssh__key=key, sites__puhti2__ssh__agent=False, sites__puhti2__certificate=True)
+    found = said(access.check_key(config.site("puhti2")))
+    assert found[0] == level
+    assert words in found[1]
+
+
+def test_no_key_at_all(rewrite: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    config = rewrite(sites__puhti2__ssh__key=None)
+    level, words = said(access.check_key(config.site("puhti2")))
+    assert (level, "the SSH agent holds none -> start one" in words) == ("wrong", True)
+
+
+def test_pinned_host_keys(rewrite: Callable[..., Config], tmp_path: Path) -> None:
+    line = public_key(make_key(tmp_path / "host"))
+    known_hosts = tmp_path / "known_hosts"
+    known_hosts.write_text(f"login.example.org {line}\n")
+    config = rewrite(sites__puhti2__ssh__proxy_jump="maija@jump.example.org:2222")
+    jump, own = access.check_known_hosts(config.site("puhti2"))
+    assert (jump.level, "has no key of [jump.example.org]:2222" in jump.text) == ("wrong", True)
+    assert (own.level, "login.example.org is pinned" in own.text) == ("well", True)
+    known_hosts.write_text(f"other.example.org {line}\n")
+    _, own = access.check_known_hosts(config.site("puhti2"))
+    assert own.level == "wrong"
+
+
+def test_a_pinned_key_that_is_not_the_published_one(rewrite: Callable[..., Config], tmp_path: Path) -> None:
+    line = public_key(make_key(tmp_path / "host"))
+    known_hosts = tmp_path / "known_hosts"
+    known_hosts.write_text(f"lumi.csc.fi {line}\n")
+    config = rewrite(sites={"lumi": {"ssh": {"user": "maija", "known_hosts": str(known_hosts)}}})
+    level, words = said(access.check_known_hosts(config.site("lumi")))
+    assert (level, "is not the one that the site publishes" in words) == ("wrong", True)
+
+
+def test_a_site_that_closed(rewrite: Callable[..., Config]) -> None:
+    config = rewrite(sites={name: {"ssh": {"user": "maija"}} for name in ("puhti", "lumi")})
+    level, words = said(access.check_service(config.site("puhti")))
+    assert (level, "-> its successor is roihu" in words) == ("look", True)
+    assert list(access.check_service(config.site("lumi"))) == []
+    told_otherwise = rewrite(sites={"puhti": {"closed": False, "ssh": {"user": "maija"}}})
+    assert list(access.check_service(told_otherwise.site("puhti"))) == []
+
+
+# -- this machine as jobs reach it
+
+
+def an_sshd(**changes: Any) -> Sshd:
+    values: dict[str, Any] = {
+        "gateway_ports": GatewayPorts("no", "there"), "version": (9, 6), "version_source": "sshd", "gives_keys": True
+    }  # fmt: skip
+    return Sshd(**(values | changes))
+
+
+def a_vm(**changes: Any) -> VmSettings:
+    return VmSettings.model_validate({"host": "192.0.2.1", "user": "maija", "host_keys": [KEY]} | changes)
+
+
+def test_sshd() -> None:
+    listening: dict[int, frozenset[Address]] = {22: frozenset()}
+    assert said(vm.check_sshd(a_vm(), an_sshd(), listening))[0] == "well"
+    assert "nobody listens on port 22" in said(vm.check_sshd(a_vm(), an_sshd(), {}))[1]
+    unknown = an_sshd(gateway_ports=GatewayPorts(None, "not to be seen"))
+    assert said(vm.check_sshd(a_vm(), unknown, listening))[0] == "look"
+    others = an_sshd(gateway_ports=GatewayPorts("yes", "there"), version=(8, 4))
+    found = list(vm.check_sshd(a_vm(), others, listening))
+    assert [one.level for one in found] == ["wrong", "wrong"]
+    assert "GatewayPorts yes" in found[0].text
+
+
+def test_the_file_for_keys_of_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / ".ssh/authorized_keys"
+    mine = a_vm(authorized_keys=str(path))
+    assert "isn't there yet" in said(vm.check_keys_file(mine))[1]
+    path.parent.mkdir()
+    path.touch()
+    for mode, level in ((0o600, "well"), (0o644, "look"), (0o664, "wrong")):
+        path.chmod(mode)
+        assert said(vm.check_keys_file(mine))[0] == level
+    assert said(vm.check_keys_file(a_vm(identity_file="~/.ssh/id_vm")))[0] == "well"
+    monkeypatch.setattr("os.access", lambda where, _: Path(where) != path)
+    assert "can't be read and written" in said(vm.check_keys_file(mine))[1]
+    monkeypatch.setattr("os.access", lambda *_: False)
+    level, words = said(vm.check_keys_file(mine))
+    assert (level, f"{path.parent} can't be written by you" in words) == ("wrong", True)
+
+
+def test_the_ports_for_tunnels(tmp_path: Path) -> None:
+    ephemeral = tmp_path / "range"
+    ephemeral.write_text("32768\t60999\n")
+    assert said(vm.check_ports(a_vm(), {}, [], ephemeral))[0] == "well"
+    someone: frozenset[Address] = frozenset()
+    assert said(vm.check_ports(a_vm(), {8100: someone}, [8100], ephemeral))[0] == "well", "a tunnel of ours"
+    level, words = said(vm.check_ports(a_vm(), {8100: someone, 8102: someone}, [8100], ephemeral))
+    assert (level, "listens on 8102 -> no job gets these" in words) == ("look", True)
+    few = a_vm(serve_ports="8301-8302")
+    level, words = said(vm.check_ports(few, {8301: someone, 8302: someone}, [], ephemeral))
+    assert (level, "listens on all of them" in words) == ("wrong", True)
+    high = a_vm(serve_ports="32000-33000")
+    level, words = said(vm.check_ports(high, {}, [], ephemeral))
+    assert (level, "vm.serve_ports: 32000-33000 reaches into 32768-60999" in words) == ("look", True)
+    assert said(vm.check_ports(a_vm(), None, [], tmp_path / "none"))[0] == "look"
+
+
+def test_no_vm(rewrite: Callable[..., Config]) -> None:
+    assert said(vm.check_no_vm(rewrite(vm=None)))[0] == "look"
+
+
+# -- what stands beside it
+
+
+def test_an_address_that_others_reach(config: Config, rewrite: Callable[..., Config]) -> None:
+    assert said(services.check_listen(config))[0] == "well"
+    level, words = said(services.check_listen(rewrite(listen="10.0.0.5:9810", allow_remote=True)))
+    assert (level, "can be reached by others" in words) == ("look", True)
+
+
+def test_prometheus_and_alertmanager() -> None:
+    with answers("Prometheus Server is Healthy.\n") as healthy, answers("OK") as ok, answers("hello") as other:
+        assert said(services.check_neighbours({"Prometheus": healthy}))[0] == "well"
+        assert said(services.check_neighbours({"Alertmanager": ok}))[0] == "well"
+        assert "doesn't say that it is healthy" in said(services.check_neighbours({"Prometheus": other}))[1]
+    with unused() as port:
+        level, words = said(services.check_neighbours({"Prometheus": port}))
+    assert (level, "isn't running here" in words) == ("look", True)
+
+
+def test_what_speaks_no_http_is_there_all_the_same() -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        port = silent.getsockname()[1]
+
+        def hang_up() -> None:
+            silent.accept()[0].close()
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        assert "something listens" in said(services.check_neighbours({"Prometheus": port}))[1]
+        thread.join()
+
+
+def test_the_archive_is_asked_only_where_that_is_allowed(rewrite: Callable[..., Config], tmp_path: Path) -> None:
+    credentials = tmp_path / "credentials"
+    credentials.write_text("[default]\naws_access_key_id = a\naws_secret_access_key = b\n")
+    credentials.chmod(0o600)
+    with unused() as port:
+        config = rewrite(
+            archive={
+                "endpoint": f"http://127.0.0.1:{port}", "bucket": "kept", "credentials_file": str(credentials)
+            }
+        )  # fmt: skip
+        assert said(services.check_archive(config, offline=True))[0] == "well"
+        level, words = said(services.check_archive(config, offline=False))
+    assert (level, "docs/archive.md" in words) == ("wrong", True)
+    assert list(services.check_archive(rewrite(archive=None), offline=False)) == []
+    credentials.chmod(0o644)
+    assert said(installation.check_named_files(config))[0] == "wrong"
+
+
+# -- the command
+
+
+def test_the_command_tells_all_and_ends_with_1_where_something_is_wrong(config_path: Path, config: Config) -> None:
+    done = run("doctor", "--offline", "--json", config=config_path)
+    told = json.loads(done.stdout)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert [one["subject"] for one in told["findings"]][:3] == ["configuration", "python", "clock"]
+    wrong = [one for one in told["findings"] if one["level"] == "wrong"]
+    assert told["wrong"] == len(wrong) >= 1
+    assert all(one["cure"] for one in wrong)
+    assert "not a real key" not in done.stdout
+    assert not config.state_dir.exists(), "nothing is made by looking"
+    plain = run("doctor", "--offline", config=config_path)
+    assert plain.returncode == 1
+    assert f"well  configuration: {config_path} is valid; sites: puhti2\n" in plain.stdout
+    assert "wrong puhti2: key: " in plain.stdout
+    assert f"{told['wrong']} wrong" in plain.stderr
+
+
+def test_the_command_ends_with_0_where_nothing_is(rewrite: Callable[..., Config], config_path: Path) -> None:
+    folder = config_path.parent
+    key, host = make_key(folder / "mine"), public_key(make_key(folder / "host"))
+    (folder / "known_hosts").write_text(f"login.example.org {host}\n")
+    with unused() as port:
+        rewrite(sites__puhti2__ssh__key=key, vm=None, listen=f"127.0.0.1:{port}")
+        done = run("doctor", "--offline", config=config_path)
+    assert done.returncode == 0, done.stdout
+    assert "wrong" not in done.stdout
+    assert done.stderr.endswith(" 0 wrong\n")
+
+
+def test_a_configuration_that_is_wrong_or_missing(config_path: Path, tmp_path: Path) -> None:
+    config_path.write_text(config_path.read_text().replace("user: maija", "usr: maija"))
+    done = run("doctor", "--json", config=config_path)
+    told = json.loads(done.stdout)["findings"]
+    assert done.returncode == 1
+    assert [one["level"] for one in told[:2]] == ["wrong", "wrong"]
+    assert "sites.puhti2.ssh.usr: is not a key" in told[1]["text"]
+    done = run("doctor", config=tmp_path / "none.yaml")
+    assert (done.returncode, "-> run: rayslurm init" in done.stdout) == (1, True)
+
+
+def test_a_site_that_is_not_configured(config_path: Path) -> None:
+    done = run("doctor", "--offline", "--site", "lumi", config=config_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "site lumi is not in the configuration" in done.stderr
