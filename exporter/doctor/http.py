@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 
-_SECONDS = 2.0
+_SECONDS = 5.0
 _BYTES = 1024
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+from exporter.archive.bucket import Bucket
 from exporter.config import Config, VmSettings, load_config
 from exporter.doctor import access, installation, services, state, vm
 from exporter.doctor.finding import Finding
@@ -414,7 +415,9 @@ def test_what_speaks_no_http_is_there_all_the_same() -> None:
         thread.join()
 
 
-def test_the_archive_is_asked_only_where_that_is_allowed(rewrite: Callable[..., Config], tmp_path: Path) -> None:
+def test_the_archive_is_asked_only_where_that_is_allowed(
+    rewrite: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     credentials = tmp_path / "credentials"
     credentials.write_text("[default]\naws_access_key_id = a\naws_secret_access_key = b\n")
     credentials.chmod(0o600)
@@ -427,6 +430,8 @@ def test_the_archive_is_asked_only_where_that_is_allowed(rewrite: Callable[..., 
         assert said(services.check_archive(config, offline=True))[0] == "well"
         level, words = said(services.check_archive(config, offline=False))
     assert (level, "docs/archive.md" in words) == ("wrong", True)
+    monkeypatch.setattr(Bucket, "check", lambda _: None)
+    assert said(services.check_archive(config, offline=False))[0] == "well"
     assert list(services.check_archive(rewrite(archive=None), offline=False)) == []
     credentials.chmod(0o644)
     assert said(installation.check_named_files(config))[0] == "wrong"
