@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from exporter.config import Config, Site, VmSettings, find_config, load_config
 from exporter.doctor import access, installation, services, site, state, vm
 from exporter.doctor.finding import Finding, wrong
 from exporter.doctor.sshd import look_at_sshd
-from exporter.errors import ConfigError, StoreError
+from exporter.errors import ConfigError
 from exporter.store import leases
-from exporter.store.look import read_only
+from exporter.store.checkup import looking_mode
+from exporter.store.db import connect_as_it_is
 from exporter.tunnels.listeners import Address, listeners
 
 
@@ -80,7 +83,7 @@ def _of_vm(config: Config, settings: VmSettings) -> Iterator[Finding]:
 def _leased(config: Config) -> list[int]:
     """Returns the ports that jobs' tunnels have; none where the store can't be read, which is told elsewhere."""
     try:
-        with read_only(config.store_path) as connection:
+        with closing(connect_as_it_is(config.store_path, looking_mode(config.store_path))) as connection:
             return [lease.port for lease in leases.all_leases(connection)]
-    except StoreError:
+    except sqlite3.Error:
         return []

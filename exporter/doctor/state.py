@@ -11,9 +11,8 @@ from pathlib import Path
 from exporter.config import Config
 from exporter.doctor.finding import Finding, look, well, wrong
 from exporter.doctor.http import said_over_http
-from exporter.errors import StoreError
 from exporter.owner.lock import is_held, read_holder
-from exporter.store.look import look_at
+from exporter.store.checkup import check as look_through
 
 MOUNTS = Path("/proc/self/mountinfo")
 
@@ -54,32 +53,17 @@ def check_folder(config: Config, mounts: Path = MOUNTS) -> Iterator[Finding]:
 
 
 def check_store(config: Config) -> Iterator[Finding]:
-    """Yields whether the store can be read, has a schema that is known, and is whole."""
+    """Yields whether the store is there, readable and whole, as `rayslurm store check` finds."""
     path = config.store_path
     if not path.exists():
         yield well("store", f"{path} isn't there yet, and is made when it is needed")
         return
-    mode = path.stat().st_mode & 0o777
-    if mode & 0o077:
-        yield wrong("store", f"{path} can be read by others (mode {mode:04o})", f"run: chmod 600 {path}")
-        return
-    restore = "stop serve and restore a copy of it (docs/operations.md, State), or `rayslurm import` from the archive"
-    try:
-        seen = look_at(path)
-    except StoreError as error:
-        yield wrong("store", str(error), f"is it yours, and is the disk well? Else {restore}")
-        return
-    if seen.faults:
-        yield wrong("store", f"{path} is damaged: {'; '.join(seen.faults)}", restore)
-    elif seen.schema > seen.newest:
-        yield wrong(
-            "store",
-            f"{path} was written by a newer rayslurm (schema {seen.schema}, this one knows {seen.newest})",
-            "upgrade rayslurm",
-        )
-    else:
-        later = "" if seen.schema == seen.newest else f"; it is brought to {seen.newest} when it is opened next"
-        yield well("store", f"{path} is whole, schema {seen.schema}{later}")
+    found = look_through(path)
+    yield from (wrong("store", problem.cause, problem.cure) for problem in found.problems)
+    if not found.problems:
+        behind = found.schema != found.known_schema
+        later = f"; it is brought to {found.known_schema} when it is opened next" if behind else ""
+        yield well("store", f"{path} is whole, schema {found.schema}{later}")
 
 
 def check_owner(config: Config) -> Iterator[Finding]:

@@ -110,15 +110,22 @@ def check(path: Path) -> Checkup:
     if not path.stat().st_size:
         found.problems.append(Problem(f"{path} is empty", _RESTORE))
         return found
-    # Where no log lies beside the file nobody has it open, and SQLite would make one to read it but for `immutable`.
-    # Where one does, SQLite reads it by its index (-shm), which it makes anew only where a crash or a copy lost that.
-    quiet = not _has_log(path)
-    _look_inside(found, "ro&immutable=1" if quiet else "ro")
-    if quiet and _has_log(path):  # somebody opened it meanwhile and may have changed it under our eyes
+    mode = looking_mode(path)
+    _look_inside(found, mode)
+    if mode != "ro" and _has_log(path):  # somebody opened it meanwhile and may have changed it under our eyes
         found = Checkup(path)
         _look_at_file(found)
         _look_inside(found, "ro")
     return found
+
+
+def looking_mode(path: Path) -> str:
+    """Returns the mode of `connect_as_it_is` in which a store is read without anything being made beside it.
+
+    Where no log lies beside the file nobody has it open, and SQLite would make one to read it but for `immutable`.
+    Where one does, SQLite reads it by its index (-shm), which it makes anew only where a crash or a copy lost that.
+    """
+    return "ro" if _has_log(path) else "ro&immutable=1"
 
 
 def _has_log(path: Path) -> bool:

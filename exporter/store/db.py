@@ -18,11 +18,6 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_TIMEOUT_SECONDS = 30
 
 
-def newest_schema() -> int:
-    """Returns the number of the newest schema that this rayslurm knows."""
-    return len(list(_MIGRATIONS.glob("*.sql")))
-
-
 class Store:
     """What rayslurm knows, on disk.
 

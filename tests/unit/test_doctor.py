@@ -184,6 +184,7 @@ def test_the_store(config: Config) -> None:
     before = path.read_bytes()
     assert said(state.check_store(config))[0] == "well"
     assert path.read_bytes() == before
+    assert [one.name for one in path.parent.iterdir()] == [path.name], "nothing is made by looking"
     path.chmod(0o640)
     assert f"chmod 600 {path}" in said(state.check_store(config))[1]
     path.chmod(0o600)
@@ -208,7 +209,7 @@ def test_a_damaged_store(config: Config) -> None:
     assert (level, "is damaged" in words or "malformed" in words) == ("wrong", True)
     config.store_path.write_bytes(b"no database at all, " * 500)
     level, words = said(state.check_store(config))
-    assert (level, "not a database" in words) == ("wrong", True)
+    assert (level, "not a database" in words, "-> put a backup in its place" in words) == ("wrong", True, True)
 
 
 def test_who_owns_the_sites(rewrite: Callable[..., Config]) -> None:
