@@ -56,6 +56,9 @@ def test_the_whole_way(lab: Lab, ray_venv: Path, tmp_path: Path) -> None:
     rayslurm = configure(lab, tmp_path, ray=ray_venv)
     (tmp_path / "spec.yaml").write_text(SPEC)
     assert "all is well" in rayslurm.run("config", "check").stdout
+    seen = rayslurm.json("doctor")  # it logs in, as nobody else does yet
+    assert [one for one in seen["findings"] if one["level"] == "wrong"] == []
+    assert any(one["site"] == SITE and one["level"] == "well" and "sacct" in one["text"] for one in seen["findings"])
 
     replacements = {
         "127.0.0.1:9810": f"127.0.0.1:{rayslurm.port}",
