@@ -79,6 +79,8 @@ def busy_installation(folder: Path, seconds: float = 0) -> Iterator[Busy]:
             write_history(world.page(), address, database, folder)
 
         with watching(folder / "watch", address, history) as monitoring:
+            # What counters count from then on has a step before it, by which bars know how much they rose.
+            _await_series(monitoring.prometheus, f"rayslurm_jobs_tracked offset {2 * _STEP_SECONDS}s")
             began = int(time.time())
             size = {"nodes": 2, "cpus_per_node": 56, "memory_per_node": "400G", "gpus_per_node": 8}
             shown = world.launch("lumi", SHOWN_JOB, Course(seconds=_RUN_SECONDS), "standard-g", **size)
