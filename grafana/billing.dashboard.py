@@ -429,7 +429,7 @@ dashboard = Dashboard(
                     share("Used", width=60),
                     column("Took", unit="s", custom_width=90),
                 ],
-                width=6,
+                width=7,
                 height=7,
             ),
             table(
@@ -473,7 +473,7 @@ dashboard = Dashboard(
                     column("of files", unit="short"),
                     share("Full of files", good=False, width=95),
                 ],
-                width=14,
+                width=13,
                 height=7,
             ),
             stat(

@@ -51,13 +51,16 @@ def columns(expr: str, ref_id: str) -> Target:
 def rise(metric: str, labels: str) -> str:
     """Returns a query for bars: by how much a lifetime counter rose in each step of time; nothing where it didn't.
 
-    Exactly: `increase()` reckons up to the edges of its window, which adds some per cent to what is counted rarely.
+    Exactly: `increase()` reckons up to the edges of its window, which adds some per cent to what is counted rarely. Of
+    a series that was not there a step ago, what it rose since it was first seen; of one that fell, as in a store that was
+    put back, nothing.
 
     Args:
         metric: with its selector.
         labels: by which it is added up.
     """
-    return f"sum by ({labels}) ({metric} - {metric} offset $__interval) > 0"
+    before = f"({metric} offset $__interval or min_over_time({metric}[$__interval]))"
+    return f"sum by ({labels}) (clamp_min({metric} - {before}, 0)) > 0"
 
 
 def by_hand(expr: str) -> str:

@@ -21,6 +21,7 @@ from exporter.metrics.catalogue import CATALOGUE
 from grafana import build as builder
 from grafana import states
 from grafana.modern import modernise
+from grafana.queries import rise
 from tests.panels import each_panel, fill_in, values_for
 from tests.prometheus_server import TOP, program
 
@@ -388,6 +389,44 @@ def test_legends_name_labels_that_the_query_keeps(dashboard: dict[str, Any]) -> 
             kept |= set(CATALOGUE[metric].labels)
         for label in re.findall(r"\{\{(\w+)\}\}", target.get("legendFormat", "")):
             assert label in kept, expr
+
+
+RISE = {
+    "evaluation_interval": "1m",
+    "tests": [
+        {
+            "interval": "1m",
+            "input_series": [
+                {"series": 'x_total{a="old"}', "values": "5x20 8x20"},
+                {"series": 'x_total{a="born"}', "values": "_x22 0x1 3x16"},
+                {"series": 'x_total{a="fell"}', "values": "9x22 1x18"},
+                {"series": 'x_total{a="not seen for a while"}', "values": "4x5 _x17 7x2 9x16"},
+            ],
+            "promql_expr_test": [
+                {
+                    "expr": rise("x_total", "a").replace("$__interval", "10m"),
+                    "eval_time": "30m",
+                    "exp_samples": [
+                        {"labels": '{a="old"}', "value": 3},
+                        {"labels": '{a="born"}', "value": 3},
+                        {"labels": '{a="not seen for a while"}', "value": 2},
+                    ],
+                }
+            ],
+        }
+    ],
+}
+
+
+def test_bars_are_what_a_counter_rose_in_a_step_and_never_more_than_was_seen(tmp_path: Path) -> None:
+    (tmp_path / "rise.yml").write_text(yaml.safe_dump(RISE))
+
+    done = subprocess.run(
+        [program("promtool"), "test", "rules", tmp_path / "rise.yml"],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_promtool_can_read_every_query(dashboard: dict[str, Any], tmp_path: Path) -> None:
