@@ -52,8 +52,8 @@ def rise(metric: str, labels: str) -> str:
     """Returns a query for bars: by how much a lifetime counter rose in each step of time; nothing where it didn't.
 
     Exactly: `increase()` reckons up to the edges of its window, which adds some per cent to what is counted rarely. Of
-    a series that was not there a step ago, what it rose since it was first seen; of one that fell, as in a store that was
-    put back, nothing.
+    a series that was not there a step ago, what it rose since it was first seen; of one that fell, as when an older
+    store was put back, nothing.
 
     Args:
         metric: with its selector.
