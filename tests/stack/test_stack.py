@@ -107,8 +107,15 @@ def _listen(monitoring: Monitoring) -> list[dict[str, str]]:
         monitoring.prometheus,
         f'max_over_time(ALERTS{{alertstate="firing",alertname!="{WATCHDOG}"}}[{seconds}s])',
     )
-    # What is pending by then would fire yet: most rules wait for longer than anybody would here.
-    waits = query(monitoring.prometheus, f'ALERTS{{alertstate="pending",alertname!="{WATCHDOG}"}}')
+    # What goes on waiting would fire yet: most rules wait for longer than anybody would here.
+    waits: list[dict[str, str]] = []
+
+    def none_waits() -> bool:
+        waits[:] = query(monitoring.prometheus, f'ALERTS{{alertstate="pending",alertname!="{WATCHDOG}"}}')
+        return not waits
+
+    with suppress(TimeoutError):
+        wait_until(none_waits, "no alert waits to fire", 20)
     return fired + waits + [told.labels for told in monitoring.inbox.told if told.name != WATCHDOG]
 
 
