@@ -8,7 +8,6 @@ from typing import Any
 import attr
 from grafanalib.core import (
     BarGauge,
-    DashboardLink,
     GridPos,
     Panel,
     RowPanel,
@@ -26,14 +25,13 @@ from grafana.queries import PROMETHEUS, as_table
 COLUMNS = 24
 """How wide Grafana's grid is."""
 
-LINKS = [DashboardLink(title="", tags=["rayslurm"], includeVars=True, keepTime=True)]
-"""To the other dashboards, with the same time range and the same choices."""
-
 _JOB_URL = (
     "/d/rayslurm-job/?${datasource:queryparam}&var-job_site=${__data.fields.Site:percentencode}"
     "&var-job=${__data.fields.Job:percentencode}&${__url_time_range}"
 )
 _Json = dict[str, Any]
+
+_STACKED = {"mode": "normal", "group": "A"}
 
 _NARROW = 80
 """Pixels that a column takes at least: Grafana's own 150 push half of a wide table out of sight."""
@@ -101,47 +99,47 @@ def lines(
     The axis goes from `lowest` to `highest` where they are told. Lines are `stacked` on each other; where they are
     `stepped`, a value holds until the next. The legend stands below, or `beside`, where it may get long.
     """
-    return TimeSeries(
-        title=title,
-        description=description,
-        dataSource=PROMETHEUS,
-        gridPos=_size(width, height),
-        targets=list(targets),
-        unit=unit,
-        valueMin=lowest,
-        valueMax=highest,
-        valueDecimals=decimals,
+    return _series(
+        title, description, targets, _size(width, height), empty, unit=unit, valueMin=lowest, valueMax=highest,
+        valueDecimals=decimals, overrides=list(overrides),
         axisSoftMax=1 if decimals == 0 else None,  # what is all 0 needs no axis up to 100
         fillOpacity=25 if stacked else 5,
         lineInterpolation="stepAfter" if stepped else "linear",
-        stacking={"mode": "normal", "group": "A"} if stacked else {},
+        stacking=_STACKED if stacked else {},
         legendPlacement="right" if beside else "bottom",
-        tooltipMode="multi",
-        overrides=list(overrides),
-        extraJson=_empty(empty),
-    )
+    )  # fmt: skip
+
+
+def ratios(
+    title: str, description: str, targets: Sequence[Target], *, empty: str, width: int = 12, beside: bool = False
+) -> Panel:
+    """Returns lines of ratios, from 0 to 1; the arguments are those of `lines`."""
+    return lines(title, description, targets, unit="percentunit", highest=1, empty=empty, width=width, beside=beside)
 
 
 def bars(
-    title: str, description: str, targets: Sequence[Target], *, unit: str, empty: str, width: int = 12, height: int = 8,
-    decimals: int | None = None, overrides: Sequence[_Json] = (),
+    title: str, description: str, targets: Sequence[Target], *, empty: str, unit: str = "short",
+    decimals: int | None = 0, width: int = 12, height: int = 8, overrides: Sequence[_Json] = (),
 ) -> Panel:  # fmt: skip
-    """Returns stacked bars, one for each step of time; the arguments are those of `stat`."""
+    """Returns stacked bars, one for each step of time, of whole numbers; the arguments are those of `stat`."""
+    return _series(
+        title, description, targets, _size(width, height), empty, unit=unit, valueMin=0, valueDecimals=decimals,
+        overrides=list(overrides), drawStyle="bars", fillOpacity=80, stacking=_STACKED,
+    )  # fmt: skip
+
+
+def _series(
+    title: str, description: str, targets: Sequence[Target], size: GridPos, empty: str, **properties: Any
+) -> Panel:
     return TimeSeries(
         title=title,
         description=description,
         dataSource=PROMETHEUS,
-        gridPos=_size(width, height),
+        gridPos=size,
         targets=list(targets),
-        unit=unit,
-        valueMin=0,
-        valueDecimals=decimals,
-        drawStyle="bars",
-        fillOpacity=80,
-        stacking={"mode": "normal", "group": "A"},
         tooltipMode="multi",
-        overrides=list(overrides),
         extraJson=_empty(empty),
+        **properties,
     )
 
 

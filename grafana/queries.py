@@ -63,6 +63,25 @@ def rise(metric: str, labels: str) -> str:
     return f"sum by ({labels}) (clamp_min({metric} - {before}, 0)) > 0"
 
 
+def rises(metric: str, labels: str, legend: str, ref_id: str = "A", *, campaigns: bool = False) -> Target:
+    """Returns what bars show: `rise`, in steps of ten minutes at least.
+
+    Args:
+        metric: with its selector.
+        labels: by which it is added up.
+        legend: how a series is called, with its labels as `{{label}}`.
+        ref_id: the query's letter in its panel.
+        campaigns: whether what is outside of campaigns says so, where it would have no name in the legend.
+    """
+    expr = rise(metric, labels)
+    return over_time(by_hand(expr) if campaigns else expr, legend, ref_id, interval="10m")
+
+
+def by_units(metric: str) -> str:
+    """Returns a query that adds up what jobs cost, each kind and unit by itself, of the jobs that the reader picked."""
+    return f"sum by (kind, unit) ({picked(metric)})"
+
+
 def by_hand(expr: str) -> str:
     """Returns a query whose series without a campaign say so, where they would have no name in a legend."""
     return f'label_replace({expr}, "campaign", "by hand", "campaign", "")'
@@ -109,6 +128,14 @@ _VARIABLES = {
     "job": _one("job", "Job", 'label_values(rayslurm_job_info{site="$job_site"}, job_id)', 4),
 }
 """By the names that `variables` takes. `sort` is Grafana's: 1 by the alphabet, 4 the greatest number first."""
+
+
+CAMPAIGN_RUNS = (
+    f"rayslurm_campaign_last_run_timestamp_seconds{{{SITE}, {CAMPAIGN}}}",
+    "purple",
+    "{{campaign}} ran at {{site}}",
+)
+"""Marks for `marks`: when campaigns ran."""
 
 
 def marks(*, shown: bool = True, **queries: tuple[str, str, str]) -> Annotations:
