@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import Field, field_validator
 
-from exporter.yamlfile import Duration, FileModel, Size
+from exporter.yamlfile import Duration, FileModel, Size, UserPath
 
 
 class ArchiveSettings(FileModel):
@@ -30,9 +29,9 @@ class ArchiveSettings(FileModel):
     endpoint: Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.:\[\]_-]+/?$")]
     bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{2,62}$")]
     prefix: Annotated[str, Field(pattern=r"^([A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*/?)?$")] = ""
-    credentials_file: Annotated[Path, AfterValidator(lambda path: path.expanduser())] | None = None
+    credentials_file: UserPath | None = None
     profile: str | None = None
-    ca_bundle: Annotated[Path, AfterValidator(lambda path: path.expanduser())] | None = None
+    ca_bundle: UserPath | None = None
     max_file: Size = 64 * 1024**2
     max_job: Size = 512 * 1024**2
     max_results: Annotated[int, Field(ge=0, le=1000)] = 100

@@ -10,7 +10,7 @@ from types import UnionType
 from typing import Annotated, Any, TypeGuard, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 from pydantic_core import ErrorDetails
 
 from exporter.errors import ConfigError
@@ -84,6 +84,16 @@ def _size(value: object, info: ValidationInfo) -> object:
 
 Size = Annotated[int, BeforeValidator(_size)]
 """A field that holds bytes and is written as `parse_size` reads it."""
+
+
+UserPath = Annotated[Path, AfterValidator(lambda path: path.expanduser())]
+"""A path, in which `~` is the home of who runs rayslurm."""
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+OneLine = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]
+HostName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$")]
+UserName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
+Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 def load_model(path: Path, model: type[ModelT]) -> ModelT:

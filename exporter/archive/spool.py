@@ -18,6 +18,7 @@ from typing import IO, Any, cast
 
 from exporter.archive.redact import Redactor
 from exporter.errors import ArchiveError
+from exporter.whole_files import sync
 
 DRAFT = "draft.json"
 
@@ -213,7 +214,7 @@ def filling(folder: Path, about: Mapping[str, Any]) -> Iterator[Spool]:
                 os.fsync(file.fileno())
             shutil.rmtree(folder, ignore_errors=True)
             part.rename(folder)
-            _sync(folder.parent)
+            sync(folder.parent)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
@@ -302,14 +303,6 @@ def _at_most(content: IO[bytes], most: int) -> Iterator[bytes]:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(folder: Path) -> None:
-    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import typer
 from exporter.cli.context import ConfigOption, JsonOption, add_command, peek_store, print_json, read_config, say
 from exporter.cli.job_argument import JobArgument, find_job
 from exporter.cli.table import age
-from exporter.config import Config, VmSettings
+from exporter.config import Config
 from exporter.config_files import own_name
 from exporter.errors import ConfigError, InputError
 from exporter.store import chains, jobs, leases, runs, submissions, supervised, tunnels
@@ -26,6 +26,7 @@ from exporter.store.submissions import Submission
 from exporter.store.tunnels import Health
 from exporter.tunnels.secrets import secret_path
 from exporter.tunnels.versions import python_version
+from exporter.vm_settings import VmSettings
 
 _DRIVER = "python my_script.py"
 _SSH_PORT = 22

@@ -15,11 +15,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from exporter.cli.context import JsonOption, add_command, print_json, say
 from exporter.cli.first_config import Chosen, Vm, default_path, first_config, guess_key, read_host_keys
-from exporter.config import Config, HostName, OneLine, UserName, find_config
+from exporter.config import Config, find_config
 from exporter.config_files import own_name
 from exporter.errors import ConfigError, RayslurmError
 from exporter.sites import SiteProfile, profiles
-from exporter.yamlfile import load_model_text
+from exporter.whole_files import put_in_place
+from exporter.yamlfile import HostName, OneLine, UserName, load_model_text
 
 NEXT = ("rayslurm config check", "rayslurm doctor", "rayslurm serve")
 """What is to be run afterwards, in this order."""
@@ -199,8 +200,6 @@ def _write(target: Path, text: str, *, over: bool) -> None:
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 file.write(text)
-                file.flush()
-                os.fsync(descriptor)
             _put(new, path, over=over)
         finally:
             new.unlink(missing_ok=True)
@@ -210,10 +209,7 @@ def _write(target: Path, text: str, *, over: bool) -> None:
 
 
 def _put(new: Path, path: Path, *, over: bool) -> None:
-    if over:
-        new.replace(path)
-        return
     try:
-        path.hardlink_to(new)  # unlike a rename it fails where somebody else was faster
+        put_in_place(new, path, over=over)
     except FileExistsError:
         raise _is_there(path) from None

@@ -13,7 +13,7 @@ import typer
 
 from exporter.cli.context import ConfigOption, JsonOption, peek_store, print_json, read_config, say
 from exporter.cli.table import age, print_table
-from exporter.config import Config, VmSettings, port_range
+from exporter.config import Config
 from exporter.errors import ConfigError, InputError
 from exporter.launch.render import wanted_tunnels
 from exporter.launch.spec import load_spec
@@ -24,6 +24,7 @@ from exporter.store.supervised import TunnelRestarts
 from exporter.store.tunnels import Health
 from exporter.tunnels.authorized_keys import key_options
 from exporter.tunnels.listeners import Address, exposed, listeners
+from exporter.vm_settings import VmSettings, port_range
 
 app = typer.Typer(help="The tunnels of jobs to this machine: ports, states, keys.", no_args_is_help=True)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from exporter.config import Config, Site, VmSettings, find_config, load_config
+from exporter.config import Config, Site, find_config, load_config
 from exporter.doctor import access, installation, services, site, state, vm
 from exporter.doctor.finding import Finding, wrong
 from exporter.doctor.sshd import look_at_sshd
@@ -16,6 +16,7 @@ from exporter.store import leases
 from exporter.store.checkup import looking_mode
 from exporter.store.db import connect_as_it_is
 from exporter.tunnels.listeners import Address, listeners
+from exporter.vm_settings import VmSettings
 
 
 def examine(path: Path | None, *, sites: Sequence[str] = (), offline: bool = False) -> Iterator[Finding]:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from exporter.config import VmSettings
 from exporter.tunnels.openssh import KEYS_END_SINCE, openssh_version
 from exporter.tunnels.sshd import YES, GatewayPorts, gateway_ports
+from exporter.vm_settings import VmSettings
 
 
 @dataclass(frozen=True, slots=True)

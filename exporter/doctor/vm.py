@@ -6,10 +6,11 @@ import os
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-from exporter.config import Config, VmSettings
+from exporter.config import Config
 from exporter.doctor.finding import Finding, look, well, wrong
 from exporter.doctor.sshd import Sshd
 from exporter.tunnels.listeners import Address
+from exporter.vm_settings import VmSettings
 
 EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 """The ports that the kernel hands out for connections; see ip(7)."""

@@ -9,8 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
-from exporter.config import OneLine
-from exporter.yamlfile import JOURNAL, FileModel
+from exporter.yamlfile import JOURNAL, FileModel, OneLine
 
 WORK_FOLDER = "work"
 """The folder in the run folder in which the entrypoint runs."""

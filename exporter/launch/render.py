@@ -11,7 +11,7 @@ import jinja2
 
 from exporter.client.hostkeys import known_name
 from exporter.client.transport import RemoteFile
-from exporter.config import Config, Site, VmSettings
+from exporter.config import Config, Site
 from exporter.data import data_path
 from exporter.errors import ConfigError, RefusedError
 from exporter.job_names import OUTPUT, SCRIPT, slurm_name
@@ -24,6 +24,7 @@ from exporter.launch.environment import (
     venv_of,
 )
 from exporter.launch.spec import Spec
+from exporter.vm_settings import VmSettings
 
 _MIB = 1024 * 1024
 _PLAN_VERSION = 1

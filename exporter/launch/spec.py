@@ -9,12 +9,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from exporter.budgets import Units
-from exporter.config import Name, OneLine, Port
 from exporter.errors import ConfigError
 from exporter.launch.bring import BringItem, BringLimits, Inside
 from exporter.sites.overrides import Words
 from exporter.store.conditions import Condition
-from exporter.yamlfile import JOURNAL, Duration, FileModel, Size, load_model
+from exporter.yamlfile import JOURNAL, Duration, FileModel, Name, OneLine, Port, Size, load_model
 
 Memory = Annotated[Size, Field(ge=64 * 1024**2)]
 """An amount of memory that Ray can do with."""

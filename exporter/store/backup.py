@@ -11,6 +11,7 @@ from pathlib import Path
 
 from exporter.errors import RefusedError, StoreError
 from exporter.store.db import connect_as_it_is, store_error
+from exporter.whole_files import put_in_place
 
 LOGS = ("-wal", "-shm", "-journal")
 """What SQLite keeps beside a file, by the ends of its names; it reads what it finds there as part of the file."""
@@ -116,24 +117,9 @@ def _copy(store: Path, beside: Path, target: Path) -> int:
 
 
 def _put(beside: Path, target: Path, *, force: bool) -> None:
-    """Gives the copy its name, after it is on disk."""
     try:
-        _sync(beside)
-        if force:
-            beside.replace(target)
-        else:
-            # A link, unlike a rename, fails where somebody has made a file of that name meanwhile.
-            target.hardlink_to(beside)
-        _sync(target.parent)
+        put_in_place(beside, target, over=force)
     except FileExistsError:
         raise RefusedError(f"{target} is there already; name another file, or say --force") from None
     except OSError as error:
         raise StoreError(f"{target}: {error.strerror}; where its file system has no hard links, say --force") from None
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

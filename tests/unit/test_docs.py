@@ -19,13 +19,13 @@ from exporter.config import (
     PolicySettings,
     SiteSettings,
     SshSettings,
-    VmSettings,
 )
 from exporter.launch.bring import BringItem, BringLimits
 from exporter.launch.spec import Cluster, Consequence, Container, Continuation, RaySettings, Spec
 from exporter.metrics.reference import reference
 from exporter.probes import probe_makers
 from exporter.sites.overrides import BalanceSettings, RateSettings, TermSettings
+from exporter.vm_settings import VmSettings
 
 TOP = Path(__file__).parents[2]
 

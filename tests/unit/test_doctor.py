@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from exporter.archive.bucket import Bucket
-from exporter.config import Config, VmSettings, load_config
+from exporter.config import Config, load_config
 from exporter.doctor import access, installation, services, state, vm
 from exporter.doctor.finding import Finding
 from exporter.doctor.sshd import Sshd
@@ -26,6 +26,7 @@ from exporter.owner.lock import OwnerLock, is_held
 from exporter.store.db import Store
 from exporter.tunnels.listeners import Address
 from exporter.tunnels.sshd import GatewayPorts
+from exporter.vm_settings import VmSettings
 from tests.sshd_server import make_key, public_key
 from tests.unit.answering import unused
 from tests.unit.conftest import make_certificate
