@@ -35,6 +35,7 @@ test: $(STAMP) ## Run all tests; as root on Debian with the lab, elsewhere what 
 	@tests/prepare tests
 	@tests/prepare ray
 	@tests/prepare node
+	@tests/prepare prometheus3
 	@# Most of the time goes into waiting for the lab, so three test files at a time, each process with its own lab
 	$(BIN)/python -m pytest -n 3 --dist=loadfile --no-loadscope-reorder
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
 from typing import Any
+
+from tests import evidence
 
 EVIDENCE = Path(__file__).parents[1] / "build/money-test.json"
 KEEPS = os.environ.get("RAYSLURM_MONEY_EVIDENCE") == "1"
@@ -17,17 +18,13 @@ LEAST_JOBS = 4
 
 def note(kind: str, row: dict[str, Any]) -> None:
     """Writes down what was seen, right or not: of a `price`, a `text` or a `job`."""
-    if not KEEPS:
-        return
-    EVIDENCE.parent.mkdir(exist_ok=True)
-    known = json.loads(EVIDENCE.read_text(encoding="utf-8")) if EVIDENCE.exists() else {}
-    known.setdefault(kind, []).append(row)
-    EVIDENCE.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+    if KEEPS:
+        evidence.write_down(EVIDENCE, kind, row)
 
 
 def main() -> None:
     """Prints the table of the last run and, as its last line, the counts; ends with 1 where something wasn't right."""
-    known = json.loads(EVIDENCE.read_text(encoding="utf-8"))
+    known = evidence.read(EVIDENCE)
     prices, texts, jobs = (known.get(kind, []) for kind in ("price", "text", "job"))
     for row in prices:
         sys.stdout.write(f"{_mark(row)}  price {row['asked']}: {row['units']} {row['kind']} {row['unit']}\n")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
+
+from tests import evidence
 
 BUILD = Path(__file__).parents[2] / "build"
 EVIDENCE = BUILD / "stack-test.json"
@@ -26,12 +27,8 @@ def note(kind: str, row: dict[str, Any]) -> None:
             `hurried`.
         row: what was seen.
     """
-    if not KEEPS:
-        return
-    EVIDENCE.parent.mkdir(exist_ok=True)
-    known = json.loads(EVIDENCE.read_text(encoding="utf-8")) if EVIDENCE.exists() else {}
-    known.setdefault(kind, []).append(row)
-    EVIDENCE.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+    if KEEPS:
+        evidence.write_down(EVIDENCE, kind, row)
 
 
 def unfinished_tests(junit: Path) -> list[str]:
@@ -53,7 +50,7 @@ def main() -> None:
     What failed is each alert that did not come or go, each panel, variable and annotation without data, and each test
     that did not pass, those among them that say the same of an alert or a panel.
     """
-    known = json.loads(EVIDENCE.read_text(encoding="utf-8")) if EVIDENCE.exists() else {}
+    known = evidence.read(EVIDENCE)
     alerts, panels = known.get("alert", []), known.get("panel", [])
     tested = {name for row in known.get("rules", []) for name in row["alerts"]}
     for row in alerts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -126,3 +126,21 @@ def make_site(config_path: Path, store: Store, clock: Clock) -> MakeSite:
         return ProbeContext(site=site, client=client, store=store, ledger=ledger, clock=clock), transport
 
     return make
+
+
+@pytest.fixture
+def rewrite(config_path: Path) -> Callable[..., Config]:
+    """Gives what writes keys over the configuration, by their place."""
+
+    def write(**changes: Any) -> Config:
+        written = yaml.safe_load(config_path.read_text())
+        for place, value in changes.items():
+            *above, last = place.split("__")
+            inner = written
+            for name in above:
+                inner = inner[name]
+            inner[last] = str(value) if isinstance(value, Path) else value
+        config_path.write_text(yaml.safe_dump(written))
+        return load_config(config_path)
+
+    return write
