@@ -42,6 +42,11 @@ class Schedules:
     reload: Reload | None
     maintenance: list[tuple[str, ReservationRecord]]
 
+    @property
+    def has_section(self) -> bool:
+        """Whether there is a campaign to be shown, or a file that should be one."""
+        return bool(self.campaigns) or (self.reload is not None and bool(self.reload.errors))
+
 
 def schedules(connection: sqlite3.Connection, sites: Collection[str], *, now: float) -> Schedules:
     """Returns what the page shows.

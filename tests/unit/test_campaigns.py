@@ -20,6 +20,7 @@ from exporter.store import campaigns, counters, submissions
 from exporter.store.campaigns import JobPoint, RunRow
 from exporter.store.db import Store
 from exporter.store.requests import Request
+from exporter.web.pages import Pages
 from tests.unit.conftest import Clock, MakeSite
 
 SITE = "puhti2"
@@ -363,3 +364,17 @@ def test_a_campaign_can_be_run_now_beside_its_schedule(bench: Bench) -> None:
     assert (run.manual, run.state, bench.submitted()) == (True, "succeeded", 2)
     with pytest.raises(InputError, match="there is no campaign other"):
         perform(request("run", campaign="other"), bench.context, bench.config)
+
+
+def test_the_page_has_campaigns_and_a_way_there_only_where_there_is_one(bench: Bench) -> None:
+    pages = Pages(bench.store, bench.config, clock=bench.clock)
+    way = 'href="#campaigns"'
+    assert way not in pages.front()
+
+    bench.write()
+    bench.passes(HOUR)
+
+    page = pages.front()
+    assert way in page
+    assert 'id="campaigns"' in page
+    assert "nightly" in page
