@@ -19,12 +19,10 @@ from exporter.errors import DeadlineError, SessionLostError, SiteError, StoreErr
 from exporter.launch.bundle import SpecFile, packed, stage
 from exporter.store import submissions
 from exporter.store.db import Store
-from tests.integration.test_sshd import Connect, connect, relay, small_disk, sshd
+from tests.integration.ssh.connecting import Connect, small_disk
 from tests.sshd_server import HOST, USER, Relay, Sshd
 from tests.unit.test_launch import journal
 from tests.unit.test_selection import chosen, tree
-
-__all__ = ["connect", "relay", "sshd"]
 
 SLOW = 400_000
 """Bytes a second."""
