@@ -48,11 +48,13 @@ _QUOTAS = {"home": (10 * GIB, 100_000), "projappl": (50 * GIB, 100_000), "scratc
 _PROJECT_FILES = "/var/lib/project_info/users"
 
 # Sent to the site by each of the login node's commands; the answer is printed. Only what starts quickly is imported.
+# The socket is named by its folder's descriptor: its whole path may be longer than the 107 bytes that one may have.
 _SHIM = """\
 import json, os, socket, sys
 call = {"name": sys.argv[1], "arguments": sys.argv[2:], "folder": os.getcwd(), "environment": dict(os.environ)}
+path, name = os.path.split(os.environ["RAYSLURM_PRACTICE"])
 with socket.socket(socket.AF_UNIX) as site:
-    site.connect(os.environ["RAYSLURM_PRACTICE"])
+    site.connect(f"/proc/self/fd/{os.open(path, os.O_PATH)}/{name}")
     site.sendall(json.dumps(call).encode())
     site.shutdown(socket.SHUT_WR)
     out, err, status = json.loads(b"".join(iter(lambda: site.recv(65536), b"")))
@@ -111,7 +113,7 @@ class PracticeSite:
             "RAYSLURM_PRACTICE": str(call),
         }
         self.ssh = SshServer(Host(slurm.USER, key, home, environment, {_PROJECT_FILES: self._files}))
-        self._calls = _Calls(str(call), self._answer)
+        self._calls = _Calls(call, self._answer)
         self._stopping = threading.Event()
         self._threads = [
             threading.Thread(target=self._calls.serve_forever, name=f"practice-{name}", daemon=True),
@@ -317,9 +319,13 @@ class _Calls(socketserver.ThreadingUnixStreamServer):
 
     daemon_threads = True
 
-    def __init__(self, path: str, answer: Callable[[Mapping[str, Any]], Said]) -> None:
+    def __init__(self, path: Path, answer: Callable[[Mapping[str, Any]], Said]) -> None:
         class Handler(socketserver.StreamRequestHandler):
             def handle(self) -> None:
                 self.wfile.write(json.dumps(answer(json.load(self.rfile))).encode())
 
-        super().__init__(path, Handler)
+        parent = os.open(path.parent, os.O_PATH)
+        try:
+            super().__init__(f"/proc/self/fd/{parent}/{path.name}", Handler)
+        finally:
+            os.close(parent)
