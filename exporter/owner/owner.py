@@ -7,15 +7,17 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
+from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from exporter.campaigns.files import CampaignFiles
 from exporter.client.client import CONNECT_OUTCOMES, ssh_client
 from exporter.config import Config, Site
 from exporter.launch.bundle import sweep as sweep_bundles
+from exporter.owner.clock import ClockWatch
 from exporter.owner.lock import OwnerLock
 from exporter.owner.worker import SiteWorker, answer_request
 from exporter.probes import ProbeContext
@@ -29,7 +31,7 @@ JOBS = "jobs"
 """The probe that looks at the queue."""
 
 _LOOK_SECONDS = 0.5
-"""Between two looks for requests; a read of a local file."""
+"""Between two looks for requests and at the clock; a read of a local file."""
 
 _END_SECONDS = 5.0
 """How long a worker may take to end before it is left behind."""
@@ -44,13 +46,16 @@ class Owner:
     Args:
         config: the configuration.
         store: the store.
+        clock: gives UTC epoch seconds.
 
     Raises:
         OwnerError: another process owns the sites.
     """
 
-    def __init__(self, config: Config, store: Store) -> None:
+    def __init__(self, config: Config, store: Store, *, clock: Callable[[], float] = time.time) -> None:
         self._store = store
+        self._clock = clock
+        self._clock_watch = ClockWatch(clock)
         self._lock = OwnerLock(config.state_dir, "serve")
         settle(config, store)
         # In UTC, with no misfire grace: a probe that is late runs late instead of never.
@@ -108,15 +113,20 @@ class Owner:
             self._workers[site].enqueue_probe,
             "date",
             args=(probe,),
-            run_date=datetime.now(UTC) + timedelta(seconds=seconds),
+            run_date=datetime.fromtimestamp(self._clock(), UTC) + timedelta(seconds=seconds),
             id=f"{site}/{probe}",
             replace_existing=True,
         )
 
     def _dispatch(self) -> None:
         handed_over: set[int] = set()
-        while not self._stopping.wait(_LOOK_SECONDS):
+        while True:
+            # Not `_stopping.wait`: with an old C library that waits by the clock that may be set.
+            time.sleep(_LOOK_SECONDS)
+            if self._stopping.is_set():
+                return
             try:
+                self._heed_clock()
                 with self._store.snapshot() as connection:
                     waiting = {request.id: request for request in requests.waiting(connection)}
                 for number in sorted(waiting.keys() - handed_over):
@@ -125,6 +135,18 @@ class Owner:
                 handed_over = set(waiting)
             except Exception:  # noqa: BLE001 - whatever it was, people still wait
                 _log.exception("requests could not be looked for; tried again")
+
+    def _heed_clock(self) -> None:
+        """Lets no probe wait longer because the clock was set: APScheduler knows times of that clock alone."""
+        jump = self._clock_watch.jump()
+        if jump > 0:
+            _log.warning("this machine's clock was set forward by %.0f s; what is due by it runs now", jump)
+            self._scheduler.wakeup()
+        elif jump < 0:
+            _log.warning("this machine's clock was set back by %.0f s; probes run when they would have", -jump)
+            for job in self._scheduler.get_jobs():
+                with suppress(JobLookupError):  # it runs right now
+                    job.modify(next_run_time=job.next_run_time + timedelta(seconds=jump))
 
     def _hand_over(self, request: Request) -> None:
         worker = self._workers.get(request.site)
