@@ -925,28 +925,37 @@ class Tunnel:
         self.reason = ""
 
     def tend(self, now: float) -> bool:
-        """Starts ssh where it does not run and its pause is over. Returns whether it has ended."""
+        """Starts ssh where it does not run and its pause is over. Returns whether it has ended, or could not be run."""
         if self.child is None:
-            if now >= self.next_start:
-                open(self.log, "wb").close()
-                self.started = now
-                self.child = Child("tunnel " + self.plan.name, self.argv, dict(os.environ), self.log)
-            return False
+            return now >= self.next_start and not self.start(now)
         status = self.child.status()
         if status is None:
             return False
         self.child = None
+        self.note_end(now, f"ssh ended with exit status {status}: " + last_lines(self.log, 3).replace("\n", " | "))
+        return True
+
+    def start(self, now: float) -> bool:
+        """Starts ssh; returns whether it could be run: its log, its program and a process for it are to be had."""
+        self.started = now
+        try:
+            open(self.log, "wb").close()
+            self.child = Child("tunnel " + self.plan.name, self.argv, dict(os.environ), self.log)
+        except (OSError, subprocess.SubprocessError) as error:
+            self.note_end(now, f"ssh could not be run: {error}")
+        return self.child is not None
+
+    def note_end(self, now: float, reason: str) -> None:
+        """Settles when ssh is started again, and tells why that is needed."""
         self.failures = 0 if now - self.started > self.LONGEST_PAUSE else self.failures
         pause = min(self.FIRST_PAUSE * 2**self.failures, self.LONGEST_PAUSE)
         self.next_start = now + pause
         self.failures += 1
         self.restarts += 1
-        reason = f"ssh ended with exit status {status}: " + last_lines(self.log, 3).replace("\n", " | ")
         # A new reason is told, and of the same one the 2nd, 4th, 8th ... time: no flood.
         if reason != self.reason or self.failures & (self.failures - 1) == 0:
             say(f"tunnel {self.plan.name}: {reason}; again in {pause:g} s, restart {self.restarts}")
         self.reason = reason
-        return True
 
 
 # --- the supervisor ---------------------------------------------------------------------------------------------------

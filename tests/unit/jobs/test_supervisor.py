@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
+import subprocess
+import sys
 import time
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
-from tests.unit.jobs.harness import ADDRESSES, DASHBOARD, NODES, SECRET, VM, Job, pythons, wait_until
+from tests.unit.jobs.harness import ADDRESSES, DASHBOARD, FAKES, NODES, SECRET, VM, Job, pythons, wait_until
 
 
 def test_two_nodes_become_ready_and_end_when_told(job: Job) -> None:
@@ -353,3 +358,75 @@ def test_a_tunnel_that_never_opens_does_not_end_the_job(job: Job) -> None:
     told = [line for line in job.log.splitlines() if "Host key verification failed." in line]
     assert 1 <= len(told) <= tries
     assert "exit status 255" in told[0]
+
+
+def test_a_tunnel_without_an_ssh_to_run_does_not_end_the_job(job: Job, tmp_path: Path) -> None:
+    programs = tmp_path / "programs"  # all that the node has, but for ssh
+    programs.mkdir()
+    for folder in ("/bin", "/usr/bin", str(Path(sys.executable).resolve().parent), str(FAKES)):
+        for program in Path(folder).iterdir():
+            (programs / program.name).unlink(missing_ok=True)
+            (programs / program.name).symlink_to(program)
+    (programs / "ssh").unlink()
+    job.start(
+        vm=VM,
+        tunnels=[DASHBOARD],
+        entrypoint='until [ -e "$FAKE/enough" ]; do sleep 0.1; done',
+        env={"PATH": str(programs)},
+    )
+    wait_until(lambda: job.status.get("tunnels") and job.status["tunnels"][0]["restarts"] == 2, "a second try")
+    (tunnel,) = job.status["tunnels"]
+    assert tunnel["reason"].startswith("ssh could not be run: [Errno 2] No such file or directory")
+    job.wrong("enough")
+    assert job.end() == 0
+    assert "a fault in the supervisor" not in job.log
+    told = [line for line in job.log.splitlines() if "tunnel dashboard: ssh could not be run: " in line]
+    assert "again in 1 s, restart 1" in told[0]
+    assert "again in 2 s, restart 2" in told[1]
+
+
+def test_a_tunnel_whose_log_cannot_be_written_is_tried_again(job: Job) -> None:
+    job.start(vm=VM, tunnels=[DASHBOARD])
+    wait_until(lambda: job.lines("ssh-pids"), "a tunnel")
+    log = job.folder / "logs" / "tunnel-dashboard.log"
+    log.unlink()
+    log.mkdir()
+    os.kill(int(job.lines("ssh-pids")[0]), signal.SIGTERM)
+    wait_until(
+        lambda: "could not be run: [Errno 21] Is a directory" in job.status["tunnels"][0]["reason"], "the reason"
+    )
+    log.rmdir()
+    wait_until(lambda: len(job.lines("ssh-pids")) == 2, "another tunnel")
+    job.send(signal.SIGTERM)
+    assert job.end() == 143
+
+
+NO_PROCESS = [
+    BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"),
+    OSError(errno.ENOMEM, "Cannot allocate memory"),
+    subprocess.SubprocessError("Exception occurred in preexec_fn."),
+]
+
+
+def dashboard_tunnel(ray_job: ModuleType, logs: Path) -> Any:
+    return ray_job.Tunnel(SimpleNamespace(**DASHBOARD), SimpleNamespace(**VM), "127.0.0.1:8265", str(logs))
+
+
+@pytest.mark.parametrize("error", NO_PROCESS)
+def test_a_tunnel_for_which_there_is_no_process_is_tried_again(
+    ray_job: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception
+) -> None:
+    def popen(*_args: object, **_keys: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ray_job.subprocess, "Popen", popen)
+    tunnel = dashboard_tunnel(ray_job, tmp_path)
+    now, pauses = 0.0, []
+    for _ in range(9):
+        assert tunnel.tend(now), "it tells that something has changed"
+        assert not tunnel.tend(now), "it waits"
+        pauses.append(tunnel.next_start - now)
+        now = tunnel.next_start
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert tunnel.restarts == len(pauses)
+    assert tunnel.reason == f"ssh could not be run: {error}"
