@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable
@@ -100,7 +101,7 @@ def of_jobs(connection: sqlite3.Connection, shown: Iterable[JobRow]) -> dict[tup
     """Returns the chains that some jobs belong to, by site and job."""
     wanted = {(job.site, job.job_id) for job in shown}
     found = {}
-    for chain in _chains(connection, "1", ()):
+    for chain in _with(connection, wanted):
         for link in chain.links:
             key = (link.submission.site, link.submission.job_id or "")
             if key in wanted:
@@ -110,7 +111,7 @@ def of_jobs(connection: sqlite3.Connection, shown: Iterable[JobRow]) -> dict[tup
 
 def of_job(connection: sqlite3.Connection, site: str, job_id: str) -> Chain | None:
     """Returns the chain that a job belongs to; None where it belongs to none."""
-    for chain in _chains(connection, "s.site = ?", (site,)):
+    for chain in _with(connection, [(site, job_id)]):
         if any(link.submission.job_id == job_id for link in chain.links):
             return chain
     return None
@@ -121,12 +122,24 @@ def end(connection: sqlite3.Connection, token: str, reason: str) -> None:
     connection.execute("UPDATE submissions SET chain_end = ? WHERE token = ? AND chain_end IS NULL", (reason, token))
 
 
+def _with(connection: sqlite3.Connection, wanted: Iterable[tuple[str, str]]) -> list[Chain]:
+    """Returns the chains of some jobs, given by site and job, oldest first; the others aren't looked at."""
+    firsts = {
+        row["first"]
+        for identity in wanted
+        for row in connection.execute(
+            "SELECT coalesce(chain, token) AS first FROM submissions WHERE site = ? AND job_id = ?", identity
+        )
+    }
+    return _chains(connection, "f.token IN (SELECT value FROM json_each(?))", (json.dumps(sorted(firsts)),))
+
+
 def _chains(connection: sqlite3.Connection, condition: str, values: tuple[str, ...]) -> list[Chain]:
     rows = connection.execute(
         "SELECT s.token, coalesce(s.chain, s.token) AS first, f.chain_end,"  # noqa: S608 - the conditions stand above
         " json_extract(f.spec, '$.continue_on_timeout.times') AS times,"
         " json_extract(f.spec, '$.continue_on_timeout.total_units') AS total_units"
-        " FROM submissions s JOIN submissions f ON f.token = coalesce(s.chain, s.token)"
+        " FROM submissions f JOIN submissions s ON s.chain = f.token OR (s.chain IS NULL AND s.token = f.token)"
         f" WHERE json_extract(s.spec, '$.continue_on_timeout') IS NOT NULL AND s.state != 'absent' AND {condition}"
         " ORDER BY f.created, f.token, s.link, s.created",
         values,

@@ -26,6 +26,7 @@ from exporter.store.db import Store
 from exporter.store.requests import Request
 from exporter.store.runs import Run
 from tests.unit.conftest import Clock, MakeSite
+from tests.unit.query_plans import plans_of
 
 SITE = "puhti2"
 SPEC = """\
@@ -515,3 +516,44 @@ def test_a_number_that_the_site_gives_again_is_another_job(
         assert runs.of_job(connection, SITE, "77") is None
     ends(store, clock)
     assert chain(store).bill == Bill("formula", "cpu", "BU", 10.0, "project_2001234")
+
+
+def test_a_job_is_found_without_the_chains_of_all_others(
+    config: Config, store: Store, clock: Clock, make_site: MakeSite, spec: Spec
+) -> None:
+    """A campaign asks for each of its jobs at every look, and a site's chains become more with the years."""
+    site = make_site([Exchange("submit", f"{number}\n") for number in range(77, 95)])
+
+    def add(job_id: int) -> None:
+        start(config, store, clock, site, spec)
+        ends(store, clock, str(job_id))
+        Continuations(config).run(site[0])  # the next one
+        ends(store, clock, str(job_id + 1), state="completed")
+        Continuations(config).run(site[0])  # none any more
+        clock.now += 60
+
+    def asked() -> list[str]:
+        statements: list[str] = []
+        with store.snapshot() as connection:
+            shown = jobs.find(connection, "78", SITE)
+            connection.set_trace_callback(statements.append)
+            found = chains.of_job(connection, SITE, "78")
+            assert chains.of_jobs(connection, shown) == {(SITE, "78"): found}
+            connection.set_trace_callback(None)
+        assert found is not None
+        assert [link.submission.job_id for link in found.links] == ["77", "78"]
+        return statements
+
+    add(77)
+    alone = asked()
+    for job_id in range(79, 95, 2):
+        add(job_id)
+    assert len(asked()) == len(alone)
+    with store.snapshot() as connection:
+        (shown,) = jobs.find(connection, "78", SITE)
+    plans = plans_of(
+        store,
+        lambda connection: chains.of_job(connection, SITE, "78"),
+        lambda connection: chains.of_jobs(connection, [shown]),
+    )
+    assert not [plan for plan in plans if plan.startswith(("SCAN s", "SCAN f"))], plans
