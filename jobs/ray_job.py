@@ -948,7 +948,8 @@ class Tunnel:
     def note_end(self, now: float, reason: str) -> None:
         """Settles when ssh is started again, and tells why that is needed."""
         self.failures = 0 if now - self.started > self.LONGEST_PAUSE else self.failures
-        pause = min(self.FIRST_PAUSE * 2**self.failures, self.LONGEST_PAUSE)
+        doublings = min(self.failures, 10)  # after a thousand of them it would be no number any more
+        pause = min(self.FIRST_PAUSE * 2**doublings, self.LONGEST_PAUSE)
         self.next_start = now + pause
         self.failures += 1
         self.restarts += 1

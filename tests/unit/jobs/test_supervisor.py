@@ -430,3 +430,25 @@ def test_a_tunnel_for_which_there_is_no_process_is_tried_again(
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
     assert tunnel.restarts == len(pauses)
     assert tunnel.reason == f"ssh could not be run: {error}"
+
+
+def test_a_tunnel_that_fails_for_days_does_not_end_the_job(
+    ray_job: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Ended:
+        def __init__(self, *_args: object) -> None:
+            """It could not reach the VM."""
+
+        def status(self) -> int:
+            return 255
+
+    monkeypatch.setattr(ray_job, "Child", Ended)
+    tunnel = dashboard_tunnel(ray_job, tmp_path)
+    now = 0.0
+    while now < 3 * 86400:
+        assert not tunnel.tend(now), "it starts"
+        now += 15
+        assert tunnel.tend(now), "it ended"
+        now = tunnel.next_start
+    assert tunnel.next_start - tunnel.started == 15 + 60
+    assert tunnel.restarts == pytest.approx(3 * 86400 / 75, rel=0.01)
