@@ -18,6 +18,7 @@ from exporter.client.transport import (
     Answer,
     RemoteContent,
     RemoteFile,
+    RemoteFiles,
     RemoteFound,
     RemoteStream,
     RemoteTail,
@@ -237,12 +238,8 @@ class SiteClient:
         """
         return self._send("read", lambda: self._transport.read(path, max_bytes, self.command_deadline))
 
-    def read_many(self, paths: Sequence[str], max_bytes: int) -> dict[str, RemoteContent]:
-        """Reads several files from their start, at most `max_bytes` of each; counted as one command.
-
-        Returns:
-            What was read by path, without the files that aren't there.
-        """
+    def read_many(self, paths: Sequence[str], max_bytes: int) -> RemoteFiles:
+        """Reads several files from their start, at most `max_bytes` of each; counted as one command."""
         return self._send("read", lambda: self._transport.read_many(paths, max_bytes, self.command_deadline))
 
     def fetch(self, folder: str, names: Sequence[str], receive: Callable[[str, RemoteFound], None]) -> None:

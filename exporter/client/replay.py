@@ -19,6 +19,7 @@ from exporter.client.transport import (
     Answer,
     RemoteContent,
     RemoteFile,
+    RemoteFiles,
     RemoteFound,
     RemoteStream,
     RemoteTail,
@@ -62,6 +63,7 @@ class ReplayTransport:
             self._rows[exchange.verb].append(exchange)
         self.files: dict[str, bytes] = dict(files or {})
         self.file_time: int = FILE_TIME
+        self.unreadable: dict[str, str] = {}
         self.asked: list[tuple[str, Any]] = []
         self._connected = False
 
@@ -158,9 +160,11 @@ class ReplayTransport:
             raise FileNotFoundError(path)
         return RemoteContent(self.files[path][:max_bytes], self.file_time)
 
-    def read_many(self, paths: Sequence[str], max_bytes: int, deadline: float) -> dict[str, RemoteContent]:
-        """See `Transport.read_many`."""
-        return {path: self.read(path, max_bytes, deadline) for path in paths if path in self.files}
+    def read_many(self, paths: Sequence[str], max_bytes: int, deadline: float) -> RemoteFiles:
+        """See `Transport.read_many`; what stands in `unreadable` can't be read."""
+        failed = {path: why for path, why in self.unreadable.items() if path in paths}
+        there = [path for path in paths if path in self.files and path not in failed]
+        return RemoteFiles({path: self.read(path, max_bytes, deadline) for path in there}, failed)
 
     def fetch(
         self, folder: str, names: Sequence[str], receive: Callable[[str, RemoteFound], None], deadline: float

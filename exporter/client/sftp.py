@@ -99,11 +99,17 @@ def read_file(sftp: paramiko.SFTPClient, path: str, max_bytes: int) -> RemoteCon
     Raises:
         FileNotFoundError: there is no such file that we may read.
     """
+    return with_file(sftp, path, _reading(max_bytes))
 
-    def read(remote: paramiko.SFTPFile, facts: paramiko.SFTPAttributes) -> RemoteContent:
-        return RemoteContent(bytes(remote.read(max_bytes)), facts.st_mtime)
 
-    return with_file(sftp, path, read)
+def read_present(sftp: paramiko.SFTPClient, path: str, max_bytes: int) -> RemoteContent:
+    """Reads a file from its start, and tells one that isn't there from one that can't be read.
+
+    Raises:
+        FileNotFoundError: the site says that there is no such file.
+        OSError: it may be there, and could not be read: its file system fails, or we may not.
+    """
+    return _with_present(sftp, path, _reading(max_bytes))
 
 
 def with_file(
@@ -115,13 +121,23 @@ def with_file(
         FileNotFoundError: there is no such file that we may read.
     """
     try:
-        facts = sftp.stat(path)
-        if not stat.S_ISREG(facts.st_mode or 0):
-            raise FileNotFoundError(path)
-        with sftp.open(path, "r") as remote:
-            return work(remote, facts)
+        return _with_present(sftp, path, work)
     except PermissionError:
         raise FileNotFoundError(path) from None
+
+
+def _with_present(
+    sftp: paramiko.SFTPClient, path: str, work: Callable[[paramiko.SFTPFile, paramiko.SFTPAttributes], ResultT]
+) -> ResultT:
+    facts = sftp.stat(path)
+    if not stat.S_ISREG(facts.st_mode or 0):
+        raise FileNotFoundError(path)
+    with sftp.open(path, "r") as remote:
+        return work(remote, facts)
+
+
+def _reading(max_bytes: int) -> Callable[[paramiko.SFTPFile, paramiko.SFTPAttributes], RemoteContent]:
+    return lambda remote, facts: RemoteContent(bytes(remote.read(max_bytes)), facts.st_mtime)
 
 
 def fetch_files(

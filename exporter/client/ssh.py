@@ -18,8 +18,24 @@ import paramiko
 
 from exporter.client.commands import Shell
 from exporter.client.login import Credentials, Endpoint, channel_to, log_in
-from exporter.client.sftp import fetch_files, make_folder, make_folders, read_file, with_file, write_files
-from exporter.client.transport import Answer, RemoteContent, RemoteFile, RemoteFound, RemoteStream, RemoteTail
+from exporter.client.sftp import (
+    fetch_files,
+    make_folder,
+    make_folders,
+    read_file,
+    read_present,
+    with_file,
+    write_files,
+)
+from exporter.client.transport import (
+    Answer,
+    RemoteContent,
+    RemoteFile,
+    RemoteFiles,
+    RemoteFound,
+    RemoteStream,
+    RemoteTail,
+)
 from exporter.client.watchdog import Watchdog
 from exporter.errors import (
     AnswerError,
@@ -139,19 +155,22 @@ class SshTransport(Shell):
         """See `Transport.read`."""
         return self._with_sftp(lambda sftp, _: read_file(sftp, path, max_bytes), deadline, f"reading {path}")
 
-    def read_many(self, paths: Sequence[str], max_bytes: int, deadline: float) -> dict[str, RemoteContent]:
+    def read_many(self, paths: Sequence[str], max_bytes: int, deadline: float) -> RemoteFiles:
         """See `Transport.read_many`."""
 
-        def read(sftp: paramiko.SFTPClient, watchdog: Watchdog) -> dict[str, RemoteContent]:
-            found = {}
+        def read(sftp: paramiko.SFTPClient, watchdog: Watchdog) -> RemoteFiles:
+            found, failed = {}, {}
             for path in paths:
                 try:
-                    found[path] = read_file(sftp, path, max_bytes)
-                except OSError:  # one that its file system fails to give, such as with ESTALE, costs itself alone
+                    found[path] = read_present(sftp, path, max_bytes)
+                except FileNotFoundError:
+                    pass
+                except OSError as error:  # one that its file system fails to give, such as with ESTALE
                     if not self.connected():
                         raise
+                    failed[path] = error.strerror or str(error) or type(error).__name__
                 watchdog.feed()
-            return found
+            return RemoteFiles(found, failed)
 
         return self._with_sftp(read, deadline, f"reading {len(paths)} files")
 

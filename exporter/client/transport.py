@@ -74,6 +74,19 @@ class RemoteContent:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoteFiles:
+    """What came of reading several files at the site; those that stand in neither are not there.
+
+    Attributes:
+        found: what was read, by path.
+        failed: why a file that may be there could not be read, by path.
+    """
+
+    found: Mapping[str, RemoteContent]
+    failed: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class RemoteTail:
     """The end of a file at the site.
 
@@ -176,8 +189,8 @@ class Transport(Protocol):
     def read(self, path: str, max_bytes: int, deadline: float) -> RemoteContent:
         """Reads a file from its start; FileNotFoundError where there is none that we may read."""
 
-    def read_many(self, paths: Sequence[str], max_bytes: int, deadline: float) -> dict[str, RemoteContent]:
-        """Reads several files from their start, in one session; those that can't be read are left out.
+    def read_many(self, paths: Sequence[str], max_bytes: int, deadline: float) -> RemoteFiles:
+        """Reads several files from their start, in one session; one that can't be read costs itself alone.
 
         No file may take longer than the deadline.
         """

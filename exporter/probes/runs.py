@@ -4,6 +4,9 @@ While a job comes up its folder is looked into every 2 minutes, and at once when
 what its nodes have noticed meanwhile, and again when a tunnel has been mended. A living tunnel tells nearly all, so it
 is every hour after that; without one the heartbeat is looked for every 10 minutes. At its end a job's summary is read
 once. All files that are due are read in one session, which counts as one command.
+
+A file that isn't there says something, one that can't be read says nothing: its job is as if not looked at, and is
+looked at again later and later, up to every 10 minutes.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from exporter.client.transport import RemoteContent
-from exporter.errors import InputError
+from exporter.errors import InputError, SiteError
 from exporter.probes.base import ProbeContext, Unhurried
 from exporter.store import runs, supervised
 from exporter.store.runs import Run, Unread
@@ -61,6 +64,8 @@ class RunsProbe(Unhurried):
     _looked: dict[str, float] = field(default_factory=dict)
     _answered: set[str] = field(default_factory=set)
     _settled: set[str] = field(default_factory=set)
+    _unreadable: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """When a job's folder could not be read, and how many seconds it is left alone from then on."""
 
     def run(self, context: ProbeContext) -> float:
         """See `Probe.run`."""
@@ -70,16 +75,28 @@ class RunsProbe(Unhurried):
         self._answered &= {job.job_id for job in waiting}
         self._settled &= {job.job_id for job in waiting}
         self._looked = {job.job_id: self._looked[job.job_id] for job in waiting if job.job_id in self._looked}
+        self._unreadable = {
+            job.job_id: self._unreadable[job.job_id] for job in waiting if job.job_id in self._unreadable
+        }
         due = [job for job in waiting if self._is_due(job, context)]
         most = READS_PER_HOUR if any(job.ended or not job.ready for job in due) else NEWS_PER_HOUR
         if not due or context.ledger.sent("read") >= most:
             return LOOK_SECONDS
         # What is asked together costs one command, so those whose turn comes soon are asked too.
         together = [*due, *(job for job in waiting if job not in due and not job.tunnel_up)][: _FILES_PER_READ // 2]
-        found = context.client.read_many([path for job in together for path in _paths(job)], MAX_BYTES)
-        self._settled |= {job.job_id for job in together if job.ready}
-        for job in together:
-            context.store.write(lambda connection, job=job: self._take_in(connection, context, job, found))  # type: ignore[misc]  # a lambda with a default
+        files = context.client.read_many([path for job in together for path in _paths(job)], MAX_BYTES)
+        failed = {job.job_id: why for job in together if (why := _failure(job, files.failed))}
+        for job_id, why in failed.items():
+            waited = self._unreadable.get(job_id, (now, 0.0))[1]
+            self._unreadable[job_id] = (now, min(max(2 * waited, STARTING_SECONDS), UNSEEN_SECONDS))
+            _log.warning("site %s: job %s: its folder can't be read: %s", context.site.name, job_id, why)
+        told = [job for job in together if job.job_id not in failed]
+        if not told:
+            raise SiteError(f"{context.site.name}: no job's folder can be read: {failed[together[0].job_id]}")
+        self._settled |= {job.job_id for job in told if job.ready}
+        for job in told:
+            self._unreadable.pop(job.job_id, None)
+            context.store.write(lambda connection, job=job: self._take_in(connection, context, job, files.found))  # type: ignore[misc]  # a lambda with a default
         return LOOK_SECONDS
 
     def delay_after_failure(self) -> float:
@@ -87,6 +104,9 @@ class RunsProbe(Unhurried):
         return STARTING_SECONDS
 
     def _is_due(self, job: Unread, context: ProbeContext) -> bool:
+        at, pause = self._unreadable.get(job.job_id, (0.0, 0.0))
+        if 0 <= context.clock() - at < context.site.scaled(pause):
+            return False
         if job.read is None:
             return True
         if job.tunnel_up and not job.ready and job.job_id not in self._answered:
@@ -127,6 +147,11 @@ def make() -> RunsProbe:
 def _paths(job: Unread) -> list[str]:
     names = ("summary.json", "status.json") if job.ended else ("status.json",)
     return [f"{job.run_dir}/{name}" for name in names]
+
+
+def _failure(job: Unread, failed: Mapping[str, str]) -> str | None:
+    """Returns which of a job's files could not be read, and why; None where none of them failed."""
+    return next((f"{path}: {failed[path]}" for path in _paths(job) if path in failed), None)
 
 
 def read_record(text: str, *, job_id: str, token: str) -> dict[str, Any] | None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from exporter.client.replay import Exchange, ReplayTransport
+from exporter.errors import SiteError
 from exporter.probes import ProbeContext
 from exporter.probes.runs import (
     LOOK_SECONDS,
@@ -41,23 +43,31 @@ SUMMARY = status(
 )
 
 
-def launched(store: Store, *, state: str = "running", final: bool = False) -> None:
+def launched(
+    store: Store,
+    *,
+    state: str = "running",
+    final: bool = False,
+    job_id: str = "77",
+    token: str = TOKEN,
+    run_dir: str = RUN,
+) -> None:
     def write(connection: Any) -> None:
         submissions.intend(
-            connection, token=TOKEN, site=SITE, campaign="", name="train", run_dir=RUN, now=1.0,
-            spec={"project": "p", "partition": "small"}, tunnels={"dashboard": [8100]},
+            connection, token=token, site=SITE, campaign="", name="train", run_dir=run_dir, now=1.0,
+            spec={"project": "p", "partition": "small"}, tunnels={"dashboard": [8023 + int(job_id)]},
         )  # fmt: skip
-        submissions.submitted(connection, TOKEN, "77", now=2.0)
-        become(connection, state, final=final)
+        submissions.submitted(connection, token, job_id, now=2.0)
+        become(connection, state, final=final, job_id=job_id)
 
     store.write(write)
 
 
-def become(connection: Any, state: str, *, final: bool) -> None:
+def become(connection: Any, state: str, *, final: bool, job_id: str = "77") -> None:
     end = 1795000000 if final else None
     connection.execute(
-        "UPDATE jobs SET state = ?, final = ?, start_time = 1794999910, end_time = ? WHERE job_id = '77'",
-        (state, int(final), end),
+        "UPDATE jobs SET state = ?, final = ?, start_time = 1794999910, end_time = ? WHERE job_id = ?",
+        (state, int(final), end, job_id),
     )
 
 
@@ -66,9 +76,9 @@ def site(store: Store, make_site: MakeSite) -> tuple[ProbeContext, ReplayTranspo
     return make_site([], {})
 
 
-def known(store: Store) -> Run | None:
+def known(store: Store, job_id: str = "77") -> Run | None:
     with store.snapshot() as connection:
-        return runs.of_job(connection, SITE, "77")
+        return runs.of_job(connection, SITE, job_id)
 
 
 def write(transport: ReplayTransport, **files: dict[str, Any] | str) -> None:
@@ -308,6 +318,52 @@ def test_what_was_known_stays_where_the_folder_is_gone(
     assert run is not None
     assert run.settled
     assert run.ready_time == 1795000020.5
+
+
+def test_a_summary_that_cannot_be_read_is_waited_for_and_not_taken_for_missing(
+    store: Store, clock: Clock, site: tuple[ProbeContext, ReplayTransport]
+) -> None:
+    context, transport = site
+    launched(store, state="failed", final=True)
+    write(transport, status=status(phase="driver", **READY), summary={**SUMMARY, "outcome": "limit"})
+    transport.unreadable = {f"{RUN}/{name}.json": "Stale file handle" for name in ("status", "summary")}
+    probe = RunsProbe()
+    began = clock.now
+    while clock.now < began + 3600:
+        with suppress(SiteError):
+            probe.run(context)
+        assert known(store) is None, "nothing was read"
+        clock.now += LOOK_SECONDS
+    assert 5 <= context.ledger.sent("read") <= NEWS_PER_HOUR
+    transport.unreadable.clear()
+    clock.now += UNSEEN_SECONDS
+    probe.run(context)
+    run = known(store)
+    assert run is not None
+    assert (run.outcome, run.settled) == ("limit", True)
+
+
+def test_a_folder_that_cannot_be_read_costs_its_job_alone(
+    store: Store, clock: Clock, site: tuple[ProbeContext, ReplayTransport]
+) -> None:
+    context, transport = site
+    launched(store)
+    launched(store, token="zyxwvutsrqpm", job_id="78", run_dir="/scratch/other")
+    write(transport, status=status(phase="driver", **READY))
+    transport.unreadable = {"/scratch/other/status.json": "Stale file handle"}
+    probe = RunsProbe()
+    assert probe.run(context) == LOOK_SECONDS
+    run = known(store)
+    assert run is not None
+    assert run.phase == "driver"
+    assert known(store, "78") is None, "it counts as never read"
+    transport.unreadable[f"{RUN}/status.json"] = "Input/output error"
+    clock.now += STARTING_SECONDS + 1
+    with pytest.raises(SiteError, match=f"no job's folder can be read: {RUN}/status.json: Input/output error"):
+        probe.run(context)
+    with store.snapshot() as connection:
+        read = {job.job_id: job.read for job in runs.unread(connection, SITE, now=clock.now, since=0)}
+    assert read == {"77": clock.now - STARTING_SECONDS - 1, "78": None}
 
 
 @pytest.mark.parametrize(

@@ -116,14 +116,17 @@ def test_one_file_that_cannot_be_read_costs_itself_alone(connect: Connect, relay
     paths = [
         str(tmp_path / "one"),
         "/proc/self/mem",
+        "/proc/sys/net/ipv4/route/flush",
         str(tmp_path / "circle"),
         str(tmp_path / "none"),
         str(tmp_path / "two"),
     ]
     transport = connect(port=relay.port)
     transport.connect(5)
-    found = transport.read_many(paths, 100, 5)
-    assert {path: content.content for path, content in found.items()} == {paths[0]: b"1", paths[-1]: b"2"}
+    files = transport.read_many(paths, 100, 5)
+    assert {path: content.content for path, content in files.found.items()} == {paths[0]: b"1", paths[-1]: b"2"}
+    reasons = {"/proc/self/mem": "Failure", "/proc/sys/net/ipv4/route/flush": "Permission denied"}
+    assert files.failed == reasons, "these are there, the others are not"
     assert transport.connect(5) is False, "it costs no session either"
     relay.hang_up()
     with pytest.raises((ConnectError, SessionLostError)):
@@ -164,7 +167,7 @@ def test_many_files_may_take_longer_than_one(connect: Connect, relay: Relay, tmp
     transport.connect(5)
     relay.far(0.05)
     started = time.monotonic()
-    assert list(transport.read_many(paths, 100, 1)) == paths
+    assert list(transport.read_many(paths, 100, 1).found) == paths
     assert time.monotonic() - started > 1.2
     transport.close()
 
