@@ -32,7 +32,7 @@ from exporter.launch.launcher import Launcher
 from exporter.owner.continuations import for_good
 from exporter.probes import ProbeContext, Unhurried
 from exporter.store import campaigns, chains, jobs, submissions
-from exporter.store.campaigns import CampaignRow, JobPoint, RunRow
+from exporter.store.campaigns import FILE_REMOVED, CampaignRow, JobPoint, RunRow
 
 _log = logging.getLogger(__name__)
 
@@ -192,7 +192,10 @@ class Campaigns(Unhurried):
             for number, (point, seen) in enumerate(points):
                 if seen is not None:
                     points[number] = (_settle(context, campaign, point, *seen), None)
-            if first and row is not None and (run.manual or not row.rests):
+            if row is None or not row.present:
+                # Also what came back to wait after that was noted: what the machine ended, or was found absent.
+                context.store.write(lambda connection, run=run: campaigns.withdraw(connection, [run], FILE_REMOVED))  # type: ignore[misc]  # a lambda with a default
+            elif first and (run.manual or not row.rests):
                 launches = self._launch_some(context, campaign, run, [point for point, _ in points], launches)
             with context.store.snapshot() as connection:
                 now_points = campaigns.jobs_of(connection, run)

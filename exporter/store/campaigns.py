@@ -15,6 +15,9 @@ ACTIVE = ("waiting", "running")
 OUTCOMES = ("succeeded", "failed", "cancelled", "refused")
 """How a run ends, `missed` apart."""
 
+FILE_REMOVED = "the campaign's file was removed"
+"""Why a job was withdrawn."""
+
 KEEP_SECONDS = 400 * 86400.0
 """How long runs are kept; a run or a miss that was decided is not decided again while it is."""
 
@@ -147,8 +150,11 @@ def keep(
 ) -> None:
     """Keeps a campaign as its file says, and starts its counters.
 
-    One that is new, or whose file had been away, begins now: nothing of before is due.
+    One that is new, or whose file had been away, begins now: nothing of before is due, or waits any more.
     """
+    before = find(connection, name)
+    if before is not None and not before.present:
+        withdraw(connection, active(connection, campaign=name), FILE_REMOVED)
     connection.execute(
         "INSERT INTO campaigns (name, site, file, text, schedule, paused, created, loaded, decided)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET site = excluded.site,"
@@ -167,10 +173,15 @@ def keep(
 def leave(connection: sqlite3.Connection, name: str) -> None:
     """Notes that a campaign's file is gone: nothing more is launched, and what waits is withdrawn."""
     connection.execute("UPDATE campaigns SET present = 0, next_due = NULL WHERE name = ?", (name,))
-    connection.execute(
-        "UPDATE campaign_jobs SET state = 'cancelled', reason = 'the campaign''s file was removed'"
-        " WHERE campaign = ? AND state = 'waiting'",
-        (name,),
+    withdraw(connection, active(connection, campaign=name), FILE_REMOVED)
+
+
+def withdraw(connection: sqlite3.Connection, runs: Iterable[RunRow], reason: str) -> None:
+    """Cancels the jobs of runs that were not launched yet, or wait to be launched again."""
+    connection.executemany(
+        "UPDATE campaign_jobs SET state = 'cancelled', reason = coalesce(reason || '; then ', '') || ?"
+        " WHERE campaign = ? AND due = ? AND state = 'waiting'",
+        [(reason, run.campaign, run.due) for run in runs],
     )
 
 
@@ -271,12 +282,12 @@ def _insert(
     return cursor.rowcount == 1
 
 
-def active(connection: sqlite3.Connection, site: str | None = None) -> list[RunRow]:
-    """Returns the runs that go on or wait, of one site or all, by campaign and oldest first."""
+def active(connection: sqlite3.Connection, site: str | None = None, *, campaign: str | None = None) -> list[RunRow]:
+    """Returns the runs that go on or wait, of one site or campaign, or all, by campaign and oldest first."""
     rows = connection.execute(
         "SELECT * FROM campaign_runs WHERE state IN ('waiting', 'running') AND (? IS NULL OR site = ?)"
-        " ORDER BY campaign, due",
-        (site, site),
+        " AND (? IS NULL OR campaign = ?) ORDER BY campaign, due",
+        (site, site, campaign, campaign),
     )
     return [_run(row) for row in rows]
 

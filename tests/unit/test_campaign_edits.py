@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from exporter.campaigns.files import GONE_SECONDS
 from exporter.config import Config
 from exporter.owner.perform import perform
-from exporter.store import campaigns
+from exporter.store import campaigns, submissions
 from exporter.store.db import Store
 from tests.unit.conftest import Clock, MakeSite
 from tests.unit.test_campaigns import HOUR, SPEC, Bench, accepted, request
@@ -98,6 +99,53 @@ def test_what_is_away_for_a_moment_withdraws_nothing(bench: Bench, what: str) ->
         bench.ends(job_id)
         bench.look()
     assert bench.runs()[0].reason == "3 of 3 succeeded"
+
+
+def found_absent(bench: Bench) -> None:
+    with bench.store.snapshot() as connection:
+        (submission,) = submissions.settled(connection)
+    bench.store.write(
+        lambda connection: submissions.unsettle(connection, submission.token, "absent", "no", now=bench.clock.now)
+    )
+
+
+def preempted(bench: Bench) -> None:
+    bench.ends("77", "preempted")
+
+
+@pytest.mark.parametrize("what", [preempted, found_absent])
+def test_what_would_be_launched_again_is_not_once_its_file_was_removed(
+    bench: Bench, what: Callable[[Bench], None]
+) -> None:
+    path = bench.write("retries: {times: 2, back_off: 5m}\n")
+    bench.look()
+    bench.passes(HOUR)
+    path.unlink()
+    bench.passes(2 * GONE_SECONDS)
+    assert bench.states() == ["running"]
+    what(bench)
+    bench.passes(60)
+    (run,) = bench.runs()
+    assert run.state == "cancelled"
+    assert (run.reason or "").endswith("; then the campaign's file was removed")
+    bench.write(spec=RARELY)
+    bench.passes(2 * HOUR)
+    assert (bench.states(), bench.submitted()) == (["cancelled"], 1)
+    assert bench.counted("campaign_runs_total", outcome="cancelled") == 1
+
+
+def test_what_came_back_to_wait_while_the_file_was_away_is_not_launched_when_it_is_put_back(bench: Bench) -> None:
+    path = bench.write()
+    bench.look()
+    bench.passes(HOUR)
+    path.unlink()
+    bench.passes(2 * GONE_SECONDS)
+    # As where a launch came to nothing just after the removal was noted.
+    (point,) = bench.points(bench.runs()[0])
+    bench.store.write(lambda connection: campaigns.postpone(connection, point, "", not_before=0))
+    bench.write(spec=RARELY)
+    bench.passes(HOUR)
+    assert (bench.states(), bench.submitted()) == (["cancelled"], 1)
 
 
 def test_a_folder_that_is_gone_is_told_and_its_campaigns_go_on(bench: Bench) -> None:
