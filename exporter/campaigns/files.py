@@ -11,6 +11,7 @@ from pathlib import Path
 
 from exporter.campaigns.due import decide_times
 from exporter.campaigns.model import Campaign, read_campaign
+from exporter.campaigns.schedule import times
 from exporter.config import Config
 from exporter.errors import ConfigError, RefusedError
 from exporter.launch.render import partition_of, project_of, wanted_tunnels
@@ -86,8 +87,7 @@ class CampaignFiles:
                     row = known.get(name)
                     if row is not None and row.present and (row.file, row.text) == (str(path), text):
                         continue
-                    if row is not None:
-                        _decide_by(connection, row, now=now)
+                    decided = _decide_by(connection, row, now=now) if row is not None and row.present else now
                     campaigns.keep(
                         connection,
                         name=name,
@@ -96,6 +96,8 @@ class CampaignFiles:
                         text=text,
                         schedule=campaign.schedule.words,
                         paused=campaign.paused,
+                        # By it the campaign's worker sees that a time has come since, whoever read the file.
+                        next_due=next(times(campaign, after=decided), None),
                         now=now,
                     )
                 missing = [row for row in known.values() if row.present and row.name not in found.names]
@@ -189,11 +191,12 @@ def campaign_of(row: CampaignRow | campaigns.RunRow) -> Campaign:
     return read_campaign(row.text, Path(row.file))
 
 
-def _decide_by(connection: sqlite3.Connection, row: CampaignRow, *, now: float) -> None:
-    """Decides what came until now by what a file said before it changed."""
+def _decide_by(connection: sqlite3.Connection, row: CampaignRow, *, now: float) -> float:
+    """Decides what came until now by what a file said before it changed; returns up to when that is decided."""
     try:
         campaign = campaign_of(row)
     except ConfigError as error:  # what it says now decides from where the last decision ended
         _log.warning("campaign %s: what its file said before can't be read any more: %s", row.name, error)
-        return
+        return row.decided
     decide_times(connection, row, campaign, now=now, next_due=row.next_due)
+    return now

@@ -146,9 +146,10 @@ def keep(
     text: str,
     schedule: str,
     paused: bool,
+    next_due: float | None,
     now: float,
 ) -> None:
-    """Keeps a campaign as its file says, and starts its counters.
+    """Keeps a campaign as its file says, with the first of its times that isn't decided, and starts its counters.
 
     One that is new, or whose file had been away, begins now: nothing of before is due, or waits any more.
     """
@@ -156,11 +157,12 @@ def keep(
     if before is not None and not before.present:
         withdraw(connection, active(connection, campaign=name), FILE_REMOVED)
     connection.execute(
-        "INSERT INTO campaigns (name, site, file, text, schedule, paused, created, loaded, decided)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET site = excluded.site,"
+        "INSERT INTO campaigns (name, site, file, text, schedule, paused, created, loaded, decided, next_due)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET site = excluded.site,"
         " file = excluded.file, text = excluded.text, schedule = excluded.schedule, paused = excluded.paused,"
-        " loaded = excluded.loaded, decided = CASE present WHEN 1 THEN decided ELSE excluded.decided END, present = 1",
-        (name, site, file, text, schedule, int(paused), now, now, now),
+        " loaded = excluded.loaded, decided = CASE present WHEN 1 THEN decided ELSE excluded.decided END, present = 1,"
+        " next_due = excluded.next_due",
+        (name, site, file, text, schedule, int(paused), now, now, now, next_due),
     )
     counters.add(connection, "campaign_missed_runs_total", 0, site=site, campaign=name)
     counters.add(connection, "jobs_submitted_total", 0, site=site, campaign=name)

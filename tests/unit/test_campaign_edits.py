@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -13,7 +14,7 @@ from exporter.owner.perform import perform
 from exporter.store import campaigns, submissions
 from exporter.store.db import Store
 from tests.unit.conftest import Clock, MakeSite
-from tests.unit.test_campaigns import HOUR, SPEC, Bench, accepted, request
+from tests.unit.test_campaigns import HOUR, SPEC, Bench, accepted, page_of, request
 
 RARELY = SPEC.replace("every: 1h", "every: 100d")
 
@@ -57,6 +58,30 @@ def test_a_time_of_before_an_edit_is_due_though_a_launch_by_hand_reads_the_edit(
     due = due_while_the_worker_is_busy_and_then_edited(bench)
     bench.write(name="other")
     perform(request("run", campaign="other"), bench.context, bench.config)
+    bench.look()
+    assert [(run.due, run.state) for run in bench.runs()] == [(due, "running")]
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_time_that_an_edit_names_is_on_time_though_another_sites_worker_reads_the_edit_just_before(
+    bench: Bench, ends: bool
+) -> None:
+    due = bench.clock.now // HOUR * HOUR + 1800
+    hour = datetime.fromtimestamp(due, UTC).hour
+
+    def says(hours: str, until: float) -> None:  # before and after the time in question, its next one is the same
+        end = f"end: {datetime.fromtimestamp(until, UTC):%Y-%m-%d %H:%M:%S}\n"
+        bench.write(end if ends else "", spec=SPEC.replace("{every: 1h}", f"{{cron: '30 {hours} * * *'}}"))
+
+    says(f"{(hour + 5) % 24}", due - 60)
+    bench.look()
+    bench.clock.now = due - 20
+    says(f"{hour},{(hour + 5) % 24}", due + 1)
+    bench.acting.files.take_in(now=bench.clock.now)
+    shown = re.search(r"^rayslurm_campaign_next_run_timestamp_seconds{.*} (.*)$", page_of(bench), re.MULTILINE)
+    assert shown is not None
+    assert float(shown[1]) == due
+    bench.clock.now = due + 5
     bench.look()
     assert [(run.due, run.state) for run in bench.runs()] == [(due, "running")]
 

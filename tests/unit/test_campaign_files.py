@@ -142,7 +142,7 @@ def test_what_is_read_is_listed_paused_and_resumed(folder: Path, store: Store, r
     store.write(
         lambda connection: campaigns.keep(
             connection, name="nightly", site="puhti2", file=str(path), text=GOOD,
-            schedule="30 3 * * * Europe/Helsinki", paused=False, now=1.0,
+            schedule="30 3 * * * Europe/Helsinki", paused=False, next_due=None, now=1.0,
         )
     )  # fmt: skip
     assert rayslurm("campaigns", "pause", "nightly")[0] == 0
