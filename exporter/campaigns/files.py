@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.campaigns.due import decide_times
+from exporter.campaigns.endings import FILE_REMOVED, withdraw
 from exporter.campaigns.model import Campaign, read_campaign
 from exporter.campaigns.schedule import times
 from exporter.config import Config
@@ -88,6 +89,9 @@ class CampaignFiles:
                     if row is not None and row.present and (row.file, row.text) == (str(path), text):
                         continue
                     decided = _decide_by(connection, row, now=now) if row is not None and row.present else now
+                    before = campaigns.find(connection, name)
+                    if before is not None and not before.present:  # nothing of before waits any more
+                        withdraw(connection, campaigns.active(connection, campaign=name), FILE_REMOVED, now=now)
                     campaigns.keep(
                         connection,
                         name=name,
@@ -114,6 +118,7 @@ class CampaignFiles:
                         continue
                     _decide_by(connection, row, now=now)
                     campaigns.leave(connection, row.name)
+                    withdraw(connection, campaigns.active(connection, campaign=row.name), FILE_REMOVED, now=now)
                 campaigns.note_reload(connection, errors, now=now)
                 campaigns.sweep(connection, now=now)
 

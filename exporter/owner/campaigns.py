@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from exporter.campaigns.due import decide_times, moment
+from exporter.campaigns.endings import FILE_REMOVED, ending, outcome, withdraw
 from exporter.campaigns.files import CampaignFiles, campaign_of
 from exporter.campaigns.model import Campaign
 from exporter.campaigns.schedule import times
@@ -31,8 +32,8 @@ from exporter.launch.guards import Ceiling
 from exporter.launch.launcher import Launcher
 from exporter.owner.continuations import for_good
 from exporter.probes import ProbeContext, Unhurried
-from exporter.store import campaigns, chains, jobs, submissions
-from exporter.store.campaigns import FILE_REMOVED, CampaignRow, JobPoint, RunRow
+from exporter.store import campaigns, submissions
+from exporter.store.campaigns import CampaignRow, JobPoint, RunRow
 
 _log = logging.getLogger(__name__)
 
@@ -186,7 +187,7 @@ class Campaigns(Unhurried):
                 first = False
                 continue
             with context.store.snapshot() as connection:
-                points = [_followed(connection, run, point) for point in campaigns.jobs_of(connection, run)]
+                points = [(point, ending(connection, run, point)) for point in campaigns.jobs_of(connection, run)]
                 row = campaigns.find(connection, run.campaign)
             campaign = campaign_of(run)
             for number, (point, seen) in enumerate(points):
@@ -194,18 +195,20 @@ class Campaigns(Unhurried):
                     points[number] = (_settle(context, campaign, point, *seen), None)
             if row is None or not row.present:
                 # Also what came back to wait after that was noted: what the machine ended, or was found absent.
-                context.store.write(lambda connection, run=run: campaigns.withdraw(connection, [run], FILE_REMOVED))  # type: ignore[misc]  # a lambda with a default
+                context.store.write(
+                    lambda connection, run=run: withdraw(connection, [run], FILE_REMOVED, now=context.clock())  # type: ignore[misc]  # a lambda with a default
+                )
             elif first and (run.manual or not row.rests):
                 launches = self._launch_some(context, campaign, run, [point for point, _ in points], launches)
             with context.store.snapshot() as connection:
                 now_points = campaigns.jobs_of(connection, run)
             if all(point.state in campaigns.OUTCOMES for point in now_points):
-                outcome = context.store.write(
+                came_to = context.store.write(
                     lambda connection, run=run, points=now_points: campaigns.finish(  # type: ignore[misc]  # a lambda with defaults
                         connection, run, points, now=context.clock()
                     )
                 )
-                _log.info("site %s: campaign %s: its run of %s: %s", run.site, run.campaign, moment(run.due), outcome)
+                _log.info("site %s: campaign %s: its run of %s: %s", run.site, run.campaign, moment(run.due), came_to)
             elif run.manual or row is None or not row.rests or any(point.state == "launched" for point in now_points):
                 first = False  # what comes after it waits, unless it is itself held back
         return launches
@@ -281,29 +284,6 @@ def ceiling(campaign: Campaign, run: RunRow) -> Ceiling:
     return Ceiling(run.campaign, f"{run.due:.3f}", limits, campaign.schedule.timezone)
 
 
-def _followed(
-    connection: sqlite3.Connection, run: RunRow, point: JobPoint
-) -> tuple[JobPoint, tuple[str, str | None] | None]:
-    """Returns a job with how it ended in one word, and why; None instead where it goes on or wasn't launched."""
-    if point.state != "launched" or point.token is None:
-        return point, None
-    submission = submissions.get(connection, point.token)
-    if submission.state == "absent":
-        return point, ("absent", submission.error)
-    if submission.job_id is None:
-        return point, None
-    chain = chains.of_job(connection, run.site, submission.job_id)
-    if chain is not None:
-        if chain.end is None or not chain.rests:
-            return point, None
-        submission = chain.last.submission
-    found = jobs.find(connection, submission.job_id or "", run.site)
-    if not found or not found[0].final:
-        return point, None
-    job = found[0]
-    return point, (job.state, f"job {job.job_id} ended as {job.state.upper()}")
-
-
 def _settle(context: ProbeContext, campaign: Campaign, point: JobPoint, state: str, reason: str | None) -> JobPoint:
     """Notes how a job ended, or has it launched again; returns it as it is then."""
     if state == "absent":  # it never was a job: nothing was spent, so this is no retry of one
@@ -326,10 +306,10 @@ def _settle(context: ProbeContext, campaign: Campaign, point: JobPoint, state: s
             )
         )
         return replace(point, state="waiting", attempt=point.attempt + 1, not_before=not_before)
-    outcome = {"completed": "succeeded", "cancelled": "cancelled"}.get(state, "failed")
-    told = None if outcome == "succeeded" else reason
-    context.store.write(lambda connection: campaigns.settle(connection, point, outcome, told))
-    return replace(point, state=outcome)
+    counted = outcome(state)
+    told = None if counted == "succeeded" else reason
+    context.store.write(lambda connection: campaigns.settle(connection, point, counted, told))
+    return replace(point, state=counted)
 
 
 def _point_json(connection: sqlite3.Connection, point: JobPoint) -> dict[str, Any]:

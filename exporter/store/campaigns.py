@@ -15,9 +15,6 @@ ACTIVE = ("waiting", "running")
 OUTCOMES = ("succeeded", "failed", "cancelled", "refused")
 """How a run ends, `missed` apart."""
 
-FILE_REMOVED = "the campaign's file was removed"
-"""Why a job was withdrawn."""
-
 KEEP_SECONDS = 400 * 86400.0
 """How long runs are kept; a run or a miss that was decided is not decided again while it is."""
 
@@ -151,11 +148,8 @@ def keep(
 ) -> None:
     """Keeps a campaign as its file says, with the first of its times that isn't decided, and starts its counters.
 
-    One that is new, or whose file had been away, begins now: nothing of before is due, or waits any more.
+    One that is new, or whose file had been away, begins now: nothing of before is due.
     """
-    before = find(connection, name)
-    if before is not None and not before.present:
-        withdraw(connection, active(connection, campaign=name), FILE_REMOVED)
     connection.execute(
         "INSERT INTO campaigns (name, site, file, text, schedule, paused, created, loaded, decided, next_due)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET site = excluded.site,"
@@ -173,18 +167,8 @@ def keep(
 
 
 def leave(connection: sqlite3.Connection, name: str) -> None:
-    """Notes that a campaign's file is gone: nothing more is launched, and what waits is withdrawn."""
+    """Notes that a campaign's file is gone: nothing more is launched."""
     connection.execute("UPDATE campaigns SET present = 0, next_due = NULL WHERE name = ?", (name,))
-    withdraw(connection, active(connection, campaign=name), FILE_REMOVED)
-
-
-def withdraw(connection: sqlite3.Connection, runs: Iterable[RunRow], reason: str) -> None:
-    """Cancels the jobs of runs that were not launched yet, or wait to be launched again."""
-    connection.executemany(
-        "UPDATE campaign_jobs SET state = 'cancelled', reason = coalesce(reason || '; then ', '') || ?"
-        " WHERE campaign = ? AND due = ? AND state = 'waiting'",
-        [(reason, run.campaign, run.due) for run in runs],
-    )
 
 
 def note_reload(connection: sqlite3.Connection, errors: Mapping[str, str], *, now: float) -> None:

@@ -128,9 +128,9 @@ def test_what_is_away_for_a_moment_withdraws_nothing(bench: Bench, what: str) ->
 
 def found_absent(bench: Bench) -> None:
     with bench.store.snapshot() as connection:
-        (submission,) = submissions.settled(connection)
+        (token,) = [point.token for point in campaigns.jobs_of(connection, bench.runs()[0])]
     bench.store.write(
-        lambda connection: submissions.unsettle(connection, submission.token, "absent", "no", now=bench.clock.now)
+        lambda connection: submissions.unsettle(connection, str(token), "absent", "no", now=bench.clock.now)
     )
 
 
@@ -159,15 +159,30 @@ def test_what_would_be_launched_again_is_not_once_its_file_was_removed(
     assert bench.counted("campaign_runs_total", outcome="cancelled") == 1
 
 
+def test_a_launch_whose_process_died_before_it_was_noted_is_followed_though_the_file_was_removed(bench: Bench) -> None:
+    path = bench.write()
+    bench.look()
+    bench.passes(HOUR)
+    bench.store.write(lambda connection: connection.execute("UPDATE campaign_jobs SET state = 'waiting', token = NULL"))
+    path.unlink()
+    bench.acting.files.take_in(now=bench.clock.now)
+    bench.clock.now += 2 * GONE_SECONDS
+    bench.look()
+    assert (bench.states(), bench.submitted()) == (["running"], 1)
+    bench.ends("77")
+    bench.look()
+    assert bench.states() == ["succeeded"]
+
+
 def test_what_came_back_to_wait_while_the_file_was_away_is_not_launched_when_it_is_put_back(bench: Bench) -> None:
     path = bench.write()
     bench.look()
     bench.passes(HOUR)
     path.unlink()
     bench.passes(2 * GONE_SECONDS)
-    # As where a launch came to nothing just after the removal was noted.
+    # As where the job was preempted while the removal was being noted.
     (point,) = bench.points(bench.runs()[0])
-    bench.store.write(lambda connection: campaigns.postpone(connection, point, "", not_before=0))
+    bench.store.write(lambda connection: campaigns.postpone(connection, point, "", not_before=0, attempt=1))
     bench.write(spec=RARELY)
     bench.passes(HOUR)
     assert (bench.states(), bench.submitted()) == (["cancelled"], 1)
