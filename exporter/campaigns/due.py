@@ -15,7 +15,13 @@ _log = logging.getLogger(__name__)
 
 
 def decide_times(
-    connection: sqlite3.Connection, row: CampaignRow, campaign: Campaign, *, now: float, next_due: float | None
+    connection: sqlite3.Connection,
+    row: CampaignRow,
+    campaign: Campaign,
+    *,
+    now: float,
+    next_due: float | None,
+    configured: bool = True,
 ) -> None:
     """Makes each time that came since the last decision a run or a counted miss.
 
@@ -27,6 +33,7 @@ def decide_times(
         campaign: what `row` says.
         now: epoch seconds.
         next_due: its next time; None where there is none.
+        configured: whether its site is in the configuration; else nobody would look after a run.
     """
     current = campaigns.find(connection, row.name)
     if current is None or current.text != row.text:  # changed meanwhile
@@ -46,7 +53,11 @@ def decide_times(
     for missed in plan.missed:
         if campaigns.miss(connection, current, missed.due, missed.reason, now=now):
             _log.warning("campaign %s: its run of %s is missed: %s", row.name, moment(missed.due), missed.reason)
-    if plan.run is not None:
+    if plan.run is not None and not configured:
+        reason = f"its site {current.site} was not in the configuration"
+        campaigns.miss(connection, current, plan.run, reason, now=now)
+        _log.warning("campaign %s: its run of %s is missed: %s", row.name, moment(plan.run), reason)
+    elif plan.run is not None:
         campaigns.start(connection, current, plan.run, campaign.points(), now=now)
     campaigns.note_decided(connection, row.name, until=plan.until, next_due=next_due)
 

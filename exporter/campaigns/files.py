@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.campaigns.due import decide_times
-from exporter.campaigns.endings import FILE_REMOVED, withdraw
+from exporter.campaigns.endings import withdraw_obsolete
 from exporter.campaigns.model import Campaign, read_campaign
 from exporter.campaigns.schedule import times
 from exporter.config import Config
@@ -88,10 +88,10 @@ class CampaignFiles:
                     row = known.get(name)
                     if row is not None and row.present and (row.file, row.text) == (str(path), text):
                         continue
-                    decided = _decide_by(connection, row, now=now) if row is not None and row.present else now
-                    before = campaigns.find(connection, name)
-                    if before is not None and not before.present:  # nothing of before waits any more
-                        withdraw(connection, campaigns.active(connection, campaign=name), FILE_REMOVED, now=now)
+                    decided = now
+                    if row is not None and row.present:
+                        decided = _decide_by(connection, row, self._config, now=now)
+                    withdraw_obsolete(connection, name, now=now)  # of before its file was away
                     campaigns.keep(
                         connection,
                         name=name,
@@ -104,6 +104,7 @@ class CampaignFiles:
                         next_due=next(times(campaign, after=decided), None),
                         now=now,
                     )
+                    withdraw_obsolete(connection, name, now=now)  # of another site
                 missing = [row for row in known.values() if row.present and row.name not in found.names]
                 if missing and folder is not None and not folder.is_dir():
                     errors[str(folder)] = (
@@ -116,9 +117,9 @@ class CampaignFiles:
                     if now - since < GONE_SECONDS:
                         away[row.name] = since
                         continue
-                    _decide_by(connection, row, now=now)
+                    _decide_by(connection, row, self._config, now=now)
                     campaigns.leave(connection, row.name)
-                    withdraw(connection, campaigns.active(connection, campaign=row.name), FILE_REMOVED, now=now)
+                    withdraw_obsolete(connection, row.name, now=now)
                 campaigns.note_reload(connection, errors, now=now)
                 campaigns.sweep(connection, now=now)
 
@@ -196,12 +197,12 @@ def campaign_of(row: CampaignRow | campaigns.RunRow) -> Campaign:
     return read_campaign(row.text, Path(row.file))
 
 
-def _decide_by(connection: sqlite3.Connection, row: CampaignRow, *, now: float) -> float:
+def _decide_by(connection: sqlite3.Connection, row: CampaignRow, config: Config, *, now: float) -> float:
     """Decides what came until now by what a file said before it changed; returns up to when that is decided."""
     try:
         campaign = campaign_of(row)
     except ConfigError as error:  # what it says now decides from where the last decision ended
         _log.warning("campaign %s: what its file said before can't be read any more: %s", row.name, error)
         return row.decided
-    decide_times(connection, row, campaign, now=now, next_due=row.next_due)
+    decide_times(connection, row, campaign, now=now, next_due=row.next_due, configured=row.site in config.sites)
     return now

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from exporter.campaigns.due import decide_times, moment
-from exporter.campaigns.endings import FILE_REMOVED, ending, outcome, withdraw
+from exporter.campaigns.endings import ending, obsolete, outcome, withdraw
 from exporter.campaigns.files import CampaignFiles, campaign_of
 from exporter.campaigns.model import Campaign
 from exporter.campaigns.schedule import times
@@ -193,12 +193,13 @@ class Campaigns(Unhurried):
             for number, (point, seen) in enumerate(points):
                 if seen is not None:
                     points[number] = (_settle(context, campaign, point, *seen), None)
-            if row is None or not row.present:
-                # Also what came back to wait after that was noted: what the machine ended, or was found absent.
+            gone = obsolete(row, run)
+            if gone is not None and any(point.state == "waiting" for point, _ in points):
+                # It came back to wait after that was noted: the machine ended it, or it was found absent.
                 context.store.write(
-                    lambda connection, run=run: withdraw(connection, [run], FILE_REMOVED, now=context.clock())  # type: ignore[misc]  # a lambda with a default
+                    lambda connection, run=run, gone=gone: withdraw(connection, run, gone, now=context.clock())  # type: ignore[misc]  # a lambda with defaults
                 )
-            elif first and (run.manual or not row.rests):
+            elif gone is None and first and row is not None and (run.manual or not row.rests):
                 launches = self._launch_some(context, campaign, run, [point for point, _ in points], launches)
             with context.store.snapshot() as connection:
                 now_points = campaigns.jobs_of(connection, run)

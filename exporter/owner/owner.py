@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
 
+from exporter.campaigns.endings import end_unconfigured
 from exporter.campaigns.files import CampaignFiles
 from exporter.client.client import CONNECT_OUTCOMES, ssh_client
 from exporter.config import Config, Site
@@ -58,6 +59,8 @@ class Owner:
         self._clock_watch = ClockWatch(clock)
         self._lock = OwnerLock(config.state_dir, "serve")
         settle(config, store)
+        for ended in store.write(lambda connection: end_unconfigured(connection, config.sites, now=time.time())):
+            _log.warning("%s", ended)
         # In UTC, with no misfire grace: a probe that is late runs late instead of never.
         self._scheduler = BackgroundScheduler(timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True})
         files = CampaignFiles(config, store)
