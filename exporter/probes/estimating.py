@@ -13,6 +13,7 @@ from exporter.billing.price import NoPrice
 from exporter.billing.reconcile import Estimated
 from exporter.launch.pricing import hourly_price_of_job
 from exporter.probes.base import ProbeContext
+from exporter.states import UNKNOWN
 from exporter.store import bills, estimates, jobs
 from exporter.store.estimates import Estimate, Mismatch
 
@@ -33,12 +34,14 @@ def take_in(connection: sqlite3.Connection, context: ProbeContext, job_ids: Iter
         for job in jobs.find(connection, job_id, site.name):
             before = estimates.of_job(connection, site.name, job_id)
             hourly = hourly_price_of_job(connection, job, site)
-            if isinstance(hourly, NoPrice):
-                continue
+            waits = job.state == "pending"
+            unreadable = job.state == UNKNOWN or (not waits and None in {job.start_time, job.elapsed_seconds})
+            if isinstance(hourly, NoPrice) or unreadable:
+                continue  # what the last look told stays, with its age
             hours = (job.elapsed_seconds or 0.0) / _HOUR
             limit = job.time_limit_seconds
             per_hour = float(hourly.units_per_hour)
-            started = None if job.state == "pending" else job.start_time
+            started = None if waits else job.start_time
             found = Estimate(
                 site=site.name,
                 job_id=job_id,
@@ -59,12 +62,21 @@ def take_in(connection: sqlite3.Connection, context: ProbeContext, job_ids: Iter
 
 
 def after(found: Estimate, before: Estimate | None) -> Estimate:
-    """Returns an estimate with what is known of earlier attempts."""
+    """Returns an estimate with what is known of earlier attempts.
+
+    One is over when the job waits again, or has begun anew and Slurm counts one more. A start alone tells nothing:
+    Slurm moves it when nodes had to boot first, and a cell can be garbled.
+
+    Args:
+        found: what the queue tells now.
+        before: what was known; None where nothing was.
+    """
     if before is None or (before.kind, before.unit) != (found.kind, found.unit):
         return found
-    if before.start_time is None or before.start_time == found.start_time:
-        return replace(found, attempts=before.attempts, earlier_units=before.earlier_units)
-    return replace(found, attempts=before.attempts + 1, earlier_units=before.earlier_units + before.attempt_units)
+    begins_anew = found.start_time != before.start_time and found.restarts > before.restarts
+    if before.start_time is not None and (found.start_time is None or begins_anew):
+        return replace(found, attempts=before.attempts + 1, earlier_units=before.earlier_units + before.attempt_units)
+    return replace(found, attempts=before.attempts, earlier_units=before.earlier_units)
 
 
 def settle(connection: sqlite3.Connection, context: ProbeContext) -> None:

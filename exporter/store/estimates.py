@@ -42,16 +42,21 @@ class Estimate:
     at: float
 
     @property
+    def _counts(self) -> bool:
+        """Whether the attempts are those that Slurm counts; while the job waits again, Slurm may have one to add."""
+        return self.attempts == self.restarts or (self.start_time is None and self.attempts == self.restarts + 1)
+
+    @property
     def units(self) -> float | None:
         """What it has cost so far, all attempts together; None before it runs, or where an attempt wasn't seen."""
-        if self.attempts < self.restarts or (self.start_time is None and not self.attempts):
+        if not self._counts or (self.start_time is None and not self.attempts):
             return None
         return self.earlier_units + self.attempt_units
 
     @property
     def units_at_limit(self) -> float | None:
         """What it will have cost when it takes all of its time; None where that isn't known."""
-        if self.limit_units is None or self.attempts < self.restarts:
+        if self.limit_units is None or not self._counts:
             return None
         return self.earlier_units + self.limit_units
 

@@ -221,12 +221,32 @@ def test_what_was_paid_is_never_forgotten(looks: list[tuple[int | None, float, i
         found = Estimate(SITE, "77", "cpu", "BU", "formula", "", 1.0, 10.0, start, spent, 0, 0.0, restarts, 1.0)
         now = after(found, before)
         if before is not None:
-            assert now.earlier_units >= before.earlier_units
-            assert now.attempts >= before.attempts
-            if before.start_time not in {None, start}:
-                assert now.earlier_units == before.earlier_units + before.attempt_units
+            began = before.start_time is not None
+            over = began and (start is None or (start != before.start_time and restarts > before.restarts))
+            assert now.attempts == before.attempts + over
+            assert now.earlier_units == before.earlier_units + (before.attempt_units if over else 0.0)
         assert now.units is None or now.units >= now.earlier_units >= 0
         before = now
+
+
+@pytest.mark.parametrize(
+    ("garbled", "minutes"),
+    [
+        ({"STATE": "?"}, 5),
+        ({"STATE": "RUNN?NG"}, 5),
+        ({"START_TIME": "179499#910"}, 5),
+        ({"TIME": "6:x0"}, 5),
+        ({"START_TIME": "1794999919"}, 6),
+    ],
+)
+def test_a_look_that_is_garbled_is_no_attempt(
+    store: Store, make_site: MakeSite, garbled: dict[str, str], minutes: int
+) -> None:
+    """It would count what has been paid twice, and a job could be cancelled for it."""
+    looks = [running(300), running(360, **garbled), running(420)]
+    job = Followed(store, make_site, *(queue(look) for look in looks), **PUHTI)
+    told = [(found.units, found.units_at_limit) for found in (job.look() for _ in looks) if found is not None]
+    assert told == [(pytest.approx(HOURLY * each / 60), pytest.approx(HOURLY / 3)) for each in (5, minutes, 7)]
 
 
 @given(_SIZES, st.sampled_from(["seff", "formula", "sacct"]))
