@@ -35,7 +35,6 @@ def keep(
         now: epoch seconds.
         raw_sha256: of the text that it was read from.
     """
-    before = of_job(connection, site, job_id)
     if final:
         connection.execute("UPDATE bills SET final = 0 WHERE site = ? AND job_id = ?", (site, job_id))
     connection.execute(
@@ -46,12 +45,14 @@ def keep(
     if not final:
         return
     (job,) = jobs.find(connection, job_id, site)
+    entry = _entry(connection, job, bill, raw_sha256, now)
+    before = ledger.written(connection, entry)
     known = before.units if before and (before.kind, before.unit) == (bill.kind, bill.unit) else 0.0
     budget = {"project": bill.project or job.project, "campaign": job.campaign, "kind": bill.kind, "unit": bill.unit}
     open_counter(connection, site=site, **budget)
     if bill.units > known:
         counters.add(connection, "billing_units_total", bill.units - known, **_labels(site=site, **budget))
-    ledger.enter(connection, _entry(connection, job, bill, raw_sha256, now))
+    ledger.enter(connection, entry)
 
 
 def make_final(connection: sqlite3.Connection, site: str, job_id: str, source: str, *, now: float) -> None:

@@ -164,6 +164,8 @@ def apply_accounting(
         if record.job_id in in_queue or (waits and is_collective(record.job_id) and not final):
             continue
         named.add(record.job_id)
+        if final and _is_known_end(connection, site, record):
+            continue
         open_finished_counters(connection, site, record.project, record.partition, followed.campaign)
         _upsert(
             connection,
@@ -205,6 +207,14 @@ def apply_accounting(
     _mark_vanished(connection, site, root_id, named, now=now)
     if all(part.final for part in jobs_of(connection, site, root_id)):
         connection.execute("UPDATE tracked SET done = 1 WHERE site = ? AND root_id = ?", (site, root_id))
+
+
+def _is_known_end(connection: sqlite3.Connection, site: str, record: AccountingRecord) -> bool:
+    """Tells whether this end was taken in before: accounting tells of every task of an array while one is open."""
+    return any(
+        job.final and (job.end_time, job.state) == (record.end_time, base_state(record.state))
+        for job in find(connection, record.job_id, site)
+    )
 
 
 def _ended_or_unknown(word: str | None) -> str:

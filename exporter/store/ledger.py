@@ -53,6 +53,15 @@ def enter(connection: sqlite3.Connection, entry: Entry) -> None:
     connection.execute(f"INSERT OR REPLACE INTO ledger ({_NAMES}) VALUES ({_MARKS})", astuple(entry))  # noqa: S608 - our columns
 
 
+def written(connection: sqlite3.Connection, entry: Entry) -> Entry | None:
+    """Returns what is written already of an entry's job; None where nothing is."""
+    row = connection.execute(
+        f"SELECT {_NAMES} FROM ledger WHERE site = ? AND job_id = ? AND token = ?",  # noqa: S608 - our columns
+        (entry.site, entry.job_id, entry.token),
+    ).fetchone()
+    return None if row is None else Entry(*row)
+
+
 def insert(connection: sqlite3.Connection, entries: Iterable[Entry]) -> int:
     """Adds entries that were kept elsewhere; those that are there already stay as they are.
 

@@ -245,8 +245,9 @@ def test_a_look_that_is_garbled_is_no_attempt(
     """It would count what has been paid twice, and a job could be cancelled for it."""
     looks = [running(300), running(360, **garbled), running(420)]
     job = Followed(store, make_site, *(queue(look) for look in looks), **PUHTI)
-    told = [(found.units, found.units_at_limit) for found in (job.look() for _ in looks) if found is not None]
-    assert told == [(pytest.approx(HOURLY * each / 60), pytest.approx(HOURLY / 3)) for each in (5, minutes, 7)]
+    seen = [found for found in (job.look() for _ in looks) if found is not None]
+    assert [found.units for found in seen] == pytest.approx([HOURLY * each / 60 for each in (5, minutes, 7)])
+    assert [found.units_at_limit for found in seen] == pytest.approx([HOURLY / 3] * 3)
 
 
 @given(_SIZES, st.sampled_from(["seff", "formula", "sacct"]))

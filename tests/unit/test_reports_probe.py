@@ -22,6 +22,7 @@ from tests.unit.conftest import Clock, MakeSite
 
 SITE = "puhti2"
 PUHTI: dict[str, Any] = {"profile": "puhti", "closed": False}
+RUNNING = {"STATE": "RUNNING", "START_TIME": "1794999910"}
 NOT_FOUND = Exchange("seff", stderr="Job not found.\n", exit_status=2)
 
 
@@ -177,6 +178,61 @@ def test_a_report_is_given_up_in_the_end_and_the_bill_is_by_formula(
     assert found.source == "formula"
     assert found.units == pytest.approx((4 + 0.1 * 6000 / 1024) / 36)
     assert billed(store) == {"project_2001234 cpu BU": pytest.approx(found.units)}
+
+
+def test_a_task_of_an_array_is_reported_and_billed_once_however_many_end_after_it(
+    store: Store, make_site: MakeSite, clock: Clock
+) -> None:
+    """Accounting tells of all tasks whenever one more has ended."""
+    tries = len(RETRY_SECONDS) + 1
+    tasks = [f"80_{task}" for task in range(1, 5)]
+    store.write(lambda connection: jobs.track(connection, SITE, "80", now=1.0))
+
+    def queue(*still: str) -> Exchange:
+        return Exchange("queue", squeue(*({"JOBID": task, **RUNNING} for task in still)))
+
+    def accounting(ends: int) -> Exchange:
+        over = [row for task in tasks[:ends] for row in finished(task)]
+        still = [{**row, "State": "RUNNING", "End": "Unknown"} for task in tasks[ends:] for row in finished(task)]
+        return Exchange("accounting", sacct(*over, *still))
+
+    answers = [queue(*tasks), queue(*tasks[1:]), Exchange("accounting_fields", HELPFORMAT), accounting(1)]
+    answers += [NOT_FOUND] * tries
+    for ends in (2, 3, 4):
+        text = SEFF.format(job_id=f"9{ends}", state="COMPLETED", used="00:03:21", ratio="50.25") + BILLED
+        of_task = Exchange("seff", text.replace("Cluster", f"Array Job ID: 80_{ends}\nCluster"))
+        answers += [queue(*tasks[ends:]), accounting(ends), of_task]
+    context, transport = make_site(answers, **PUHTI)
+
+    JobsProbe().run(context)
+    JobsProbe().run(context)
+    for _ in range(tries):
+        with pytest.raises(CommandError):
+            ReportsProbe().run(context)
+        clock.now += 3600
+    by_formula = (4 + 0.1 * 6000 / 1024) / 36
+    for ends in (2, 3, 4):
+        JobsProbe().run(context)
+        ReportsProbe().run(context)
+        clock.now += 3600
+        assert billed(store) == {"project_2001234 cpu BU": pytest.approx(by_formula + (ends - 1) * 0.13)}
+        assert [found and found.source for found in (bill(store, task) for task in tasks[:ends])] == [
+            "formula", *["seff"] * (ends - 1),
+        ]  # fmt: skip
+        assert all(len(shown(store, task)) == 2 for task in tasks[1:ends]), "what seff told of them stays"
+    assert asked(transport) == ["80_1"] * tries + tasks[1:]
+
+
+def test_a_job_that_runs_again_after_its_bill_is_not_paid_twice(store: Store, make_site: MakeSite) -> None:
+    """Its new bill waits for seff, and none is published meanwhile; what was paid stays paid."""
+    ended(store, make_site, rows=finished("77"))
+    told = [("formula", 3.0, True), ("formula", 5.0, False), ("seff", 5.1, True)]
+    for source, units, final in told:
+        one = Bill(source, "cpu", "BU", units, "project_2001234")
+        store.write(
+            lambda connection, one=one, final=final: bills.keep(connection, SITE, "77", one, final=final, now=1.0)
+        )  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+    assert billed(store) == {"project_2001234 cpu BU": pytest.approx(5.1)}
 
 
 def test_zeros_that_stand_for_no_report_are_no_efficiency(store: Store, make_site: MakeSite) -> None:
