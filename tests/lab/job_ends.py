@@ -216,11 +216,19 @@ class Ends:
 
     def look(self, node: str, *folders: str) -> dict[str, Any]:
         """Returns what the researcher has on a node: processes, ports, files in folders; nothing where it is off."""
-        done = self.lab.on(node, "/usr/bin/python3", "-c", _LOOK, UID, *folders, check=False)
-        if done.returncode != 0 and not self.lab.fact(f"PID_{node.upper()}"):
-            return {"processes": [], "ports": [], "files": [], "groups": []}
-        assert done.returncode == 0, done.stderr
-        return dict(json.loads(done.stdout))
+
+        def come() -> dict[str, Any] | None:
+            done = self.lab.on(node, "/usr/bin/python3", "-c", _LOOK, UID, *folders, check=False)
+            if done.returncode == 0:
+                return dict(json.loads(done.stdout))
+            if not self.lab.fact(f"PID_{node.upper()}"):
+                return {"processes": [], "ports": [], "files": [], "groups": []}
+            print(done.stderr)
+            return None  # another scenario may be switching the node off
+
+        found = self.lab.wait(come, 30, f"a look at {node}", every=0.5)
+        assert found is not None  # it is awaited
+        return found
 
     def left(self, job: Job) -> list[str]:
         """Returns what there is of an ended job anywhere.
