@@ -63,7 +63,7 @@ def contradictions(
     if total is not None and components:
         sums = [sum(components.values())] + ([max(components.values())] if billed_on else [])
         if all(abs(total - each) > _rounding(len(components)) + _SLACK for each in sums):
-            yield Contradiction("Job consumed", "not the sum of its components", ())
+            yield Contradiction("Job consumed", "not the sum of its components", ("billing_units",))
 
 
 def _rounding(parts: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -223,15 +224,25 @@ def test_a_task_of_an_array_is_reported_and_billed_once_however_many_end_after_i
     assert asked(transport) == ["80_1"] * tries + tasks[1:]
 
 
+def test_a_bill_that_contradicts_itself_is_not_taken(store: Store, make_site: MakeSite) -> None:
+    """One digit too many on the way, and 0.13 BU were 10.13."""
+    text = seff().stdout
+    context, _ = ended(store, make_site, Exchange("seff", text.replace("0.13", "10.13", 1)), rows=finished("77"))
+    assert "10.13" not in text
+    ReportsProbe().run(context)
+    found = bill(store)
+    assert found is not None
+    assert found.source == "formula"
+    assert found.units == pytest.approx((4 + 0.1 * 6000 / 1024) / 36)
+    assert shown(store)[0].source == "seff", "the rest of its report holds"
+
+
 def test_a_job_that_runs_again_after_its_bill_is_not_paid_twice(store: Store, make_site: MakeSite) -> None:
     """Its new bill waits for seff, and none is published meanwhile; what was paid stays paid."""
     ended(store, make_site, rows=finished("77"))
-    told = [("formula", 3.0, True), ("formula", 5.0, False), ("seff", 5.1, True)]
-    for source, units, final in told:
+    for source, units, final in (("formula", 3.0, True), ("formula", 5.0, False), ("seff", 5.1, True)):
         one = Bill(source, "cpu", "BU", units, "project_2001234")
-        store.write(
-            lambda connection, one=one, final=final: bills.keep(connection, SITE, "77", one, final=final, now=1.0)
-        )  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+        store.write(partial(bills.keep, site=SITE, job_id="77", bill=one, final=final, now=1.0))
     assert billed(store) == {"project_2001234 cpu BU": pytest.approx(5.1)}
 
 
