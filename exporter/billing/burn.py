@@ -134,10 +134,10 @@ def used_since(
     if begin is not None and abs(since - begin) < DAY_SECONDS:
         before = 0.0
     else:
-        near = [one.used for one in known if abs(one.at - since) <= GRANT_SLACK_SECONDS]
-        if not near:
+        nearest = min(known, key=lambda one: abs(one.at - since))
+        if abs(nearest.at - since) > GRANT_SLACK_SECONDS:
             return None
-        before = min(near)
+        before = nearest.used
     later = [one.used for one in known if one.at >= since]
     lowest = min([before, *later])
     return known[-1].used - lowest, lowest

@@ -61,10 +61,10 @@ def all_readings(connection: sqlite3.Connection) -> dict[Key, list[tuple[float, 
 
 
 def cost_since(connection: sqlite3.Connection, *, since: float) -> dict[tuple[str, str, str], float]:
-    """Returns what jobs cost whose bill became known since then, by project, kind and unit."""
+    """Returns what jobs cost that ended since then, by project, kind and unit; not those whose end isn't known."""
     rows = connection.execute(
         "SELECT coalesce(b.project, j.project, '') AS project, b.kind, b.unit, sum(b.units) AS units FROM bills b"
-        " JOIN jobs j ON j.site = b.site AND j.job_id = b.job_id WHERE b.final = 1 AND b.created >= ?"
+        " JOIN jobs j ON j.site = b.site AND j.job_id = b.job_id WHERE b.final = 1 AND j.end_time >= ?"
         " GROUP BY 1, 2, 3",
         (since,),
     )

@@ -107,7 +107,7 @@ def test_the_cutter_spares_who_uses_enough_and_counts_from_the_grant() -> None:
     readings = [Reading(grant + day * DAY_SECONDS, 400.0 + 3.0 * day, 1000.0) for day in range(-5, 83)]
     cut = told(readings, grant_time=grant, has_cutter=True).cutter
     assert cut is not None
-    assert cut.used_ratio == pytest.approx(246 / 606, rel=0.05), "of what it had after the grant"
+    assert cut.used_ratio == pytest.approx(246 / 600), "of what it had after the grant"
     assert cut.lost_at_most == 0
 
 

@@ -61,23 +61,17 @@ def test_what_our_own_jobs_cost_is_told_apart(store: Store, puhti: Config, clock
         keep(store, clock.now + hour * HOUR, 10.0 * hour)
 
     def pay(connection: sqlite3.Connection) -> None:
-        jobs.track(connection, SITE, "5", now=clock.now)
-        jobs.expect(
-            connection,
-            SITE,
-            "5",
-            job_name="t",
-            project=PROJECT,
-            partition="small",
-            campaign="",
-            new=True,
-            now=clock.now,
-        )
-        bills.keep(connection, SITE, "5", Bill("seff", "cpu", "BU", 420, PROJECT), final=True, now=clock.now + HOUR)
+        for job_id, end_time in (("5", clock.now + HOUR), ("4", clock.now - 8 * DAY)):
+            jobs.track(connection, SITE, job_id, now=clock.now)
+            about = {"job_name": "t", "project": PROJECT, "partition": "small", "campaign": ""}
+            jobs.expect(connection, SITE, job_id, **about, new=True, now=clock.now)
+            connection.execute("UPDATE jobs SET end_time = ? WHERE job_id = ?", (int(end_time), job_id))
+            bill = Bill("seff", "cpu", "BU", 420, PROJECT)
+            bills.keep(connection, SITE, job_id, bill, final=True, now=clock.now + HOUR)
 
     store.write(pay)
     fund = found(store, puhti, clock.now + DAY)
-    assert fund.forecast.ours_7d == 60
+    assert fund.forecast.ours_7d == 60, "what ended before the week, and was taken in today, is not of it"
     assert fund.forecast.our_share == pytest.approx(0.25)
 
 
