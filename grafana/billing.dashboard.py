@@ -137,7 +137,8 @@ dashboard = frame.dashboard(
         row("What there is"),
         table(
             "Grants",
-            "A balance is the provider's word, as old as the last column says. Pace is what everybody of the project "
+            "A balance is the provider's word, as old as the last column says: since it was worked out, or where the "
+            "provider doesn't tell that, since it was read. Pace is what everybody of the project "
             "used a day over the last week, and our share of it is what jobs followed here were billed.",
             [
                 _balance("rayslurm_allocation_used", "A"),
@@ -155,7 +156,11 @@ dashboard = frame.dashboard(
                     "G",
                 ),
                 _balance("rayslurm:allocation_exhaustion_timestamp_seconds", "H", " * 1000"),
-                _project("rayslurm_allocation_updated_timestamp_seconds", "I", " * 1000"),
+                columns(
+                    f"(max by (provider, project) (rayslurm_allocation_updated_timestamp_seconds{{{PROJECT}}})"
+                    f" or max by (provider, project) (rayslurm_allocation_read_timestamp_seconds{{{PROJECT}}})) * 1000",
+                    "I",
+                ),
             ],
             {
                 "provider": "Provider",

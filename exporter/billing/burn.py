@@ -1,9 +1,9 @@
 """How fast a project's units go, and what becomes of the rest: running dry, the cutter, the project's end. Pure.
 
 A balance is read now and then: it lags, other people use it too, grants raise it and cuts lower it. So use is reckoned
-from what was used alone, as what is used now less the least that was used within the time looked at. That is what the
-recording rules in prometheus/rules do as well. It is never negative, whatever the readings are, and where a provider
-begins to count anew it is too little for a while and never too much.
+from what was used alone, as what is used now less the least that was used within the time looked at, between the first
+and the last reading of that time. The recording rules in prometheus/rules do so too. It is never negative, whatever the
+readings are, and where a provider begins to count anew it is too little for a while and never too much.
 """
 
 from __future__ import annotations

@@ -138,6 +138,7 @@ _METRICS = (
         "allocation_used_since_grant", "gauge", _BALANCE,
         "What a project has used since its latest grant; absent where no reading reaches back to that.",
     ),
+    _metric("allocation_read_timestamp_seconds", "gauge", _PROJECT, "When a project's balances were last read."),
     _metric(
         "allocation_updated_timestamp_seconds", "gauge", _PROJECT, "When the provider worked out a project's balances."
     ),

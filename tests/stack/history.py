@@ -1,7 +1,7 @@
 """The days before a stack test, written by it: how the practice projects' balances rose, as Prometheus would have it.
 
 What is worked out per day needs hours to days of balances, and no test waits for these. Only the balances are written,
-and when they were seen; all that is recorded from them is worked out by Prometheus with the rules that are shipped.
+and when they were read; all that is recorded from them is worked out by Prometheus with the rules that are shipped.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ MADE_DAYS = 56
 """For how many days a practice project has used its units."""
 
 _USED = re.compile(r"^rayslurm_allocation_used\{(.*)\} (\S+)$", re.MULTILINE)
-SEEN = "rayslurm:allocation_used:seen_timestamp_seconds"
+_PROJECT = re.compile(r'(?:provider|project)="[^"]*"')
+READ = "rayslurm_allocation_read_timestamp_seconds"
 
 
 def write_history(page: str, instance: str, database: Path, scratch: Path) -> int:
@@ -37,15 +38,16 @@ def write_history(page: str, instance: str, database: Path, scratch: Path) -> in
     balances = [(match[1], float(match[2])) for match in _USED.finditer(page)]
     now = int(time.time())
     moments = range((now - DAYS * 86400) // STEP_SECONDS * STEP_SECONDS, now - STEP_SECONDS, STEP_SECONDS)
-    used, seen = ["# TYPE rayslurm_allocation_used gauge"], [f"# TYPE {SEEN} gauge"]
+    used, read = ["# TYPE rayslurm_allocation_used gauge"], [f"# TYPE {READ} gauge"]
     for labels, amount in balances:
         whole = f'{{instance="{instance}",job="rayslurm",{labels}}}'
         for moment in moments:
             part = amount * (1 - (now - moment) / (MADE_DAYS * 86400))
             used.append(f"rayslurm_allocation_used{whole} {part} {moment}")
-            seen.append(f"{SEEN}{{{labels}}} {moment} {moment}")
+    for labels in dict.fromkeys(",".join(_PROJECT.findall(labels)) for labels, _ in balances):
+        read += [f'{READ}{{instance="{instance}",job="rayslurm",{labels}}} {moment} {moment}' for moment in moments]
     text = scratch / "history.txt"
-    text.write_text("\n".join([*used, *seen, "# EOF"]) + "\n", encoding="utf-8")
+    text.write_text("\n".join([*used, *read, "# EOF"]) + "\n", encoding="utf-8")
     database.mkdir(parents=True)
     subprocess.run(
         [program("promtool"), "tsdb", "create-blocks-from", "openmetrics", "-q", text, database],

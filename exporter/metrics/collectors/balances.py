@@ -16,6 +16,8 @@ def collect(scrape: Scrape, families: Families) -> None:
             continue
         identity = project.provider, project.project
         families.add("project_accessible", project.accessible, *identity)
+        if project.accessible:
+            families.add("allocation_read_timestamp_seconds", project.read, *identity)
         families.add("project_end_timestamp_seconds", project.end_time, *identity)
         families.add("project_last_grant_timestamp_seconds", project.last_grant_time, *identity)
     updated: dict[tuple[str, str], int] = {}
