@@ -22,7 +22,7 @@ from exporter.archive.spool import PACKED, Spool, filling, read_draft, spool_fol
 from exporter.archive_settings import ArchiveSettings
 from exporter.client.transport import RemoteFound
 from exporter.config import Config
-from exporter.errors import ArchiveError, BudgetExhaustedError, ConnectError, RayslurmError
+from exporter.errors import ArchiveError, BudgetExhaustedError, ConnectError, RayslurmError, SiteError
 from exporter.job_names import OUTPUT
 from exporter.probes import ProbeContext, Unhurried
 from exporter.store import archive
@@ -146,7 +146,11 @@ def collect(
     redactor = _redactor(submission)
     with filling(folder, about) as spool:
         if submission is not None and with_files:
-            _fetch(context, settings, spool, rows, submission, redactor)
+            failed = _fetch(context, settings, spool, rows, submission, redactor)
+            # What can't be read now may be there later; without the secret nothing can be looked through for it.
+            if failed and (_SECRET_FILE in failed or entry.tries + 1 < len(RETRY_SECONDS)):
+                name, why = next(iter(failed.items()))
+                raise SiteError(f"{entry.site}: {submission['run_dir']}/{name} could not be read: {why}")
         elif submission is not None:
             spool.leave_out("", f"site:{submission['run_dir']}", f"it could not be fetched: {entry.error}")
         if submission is not None:
@@ -165,7 +169,8 @@ def _fetch(  # noqa: PLR0917 - what it fetches, from where and into what
     rows: Rows,
     submission: Mapping[str, Any],
     redactor: Redactor,
-) -> None:
+) -> dict[str, str]:
+    """Fetches a job's files; returns why some that may be there could not be read, by name."""
     run_dir = submission["run_dir"]
     job_id = submission["job_id"] or rows["jobs"][0]["job_id"]
     results = _results(rows)
@@ -185,10 +190,13 @@ def _fetch(  # noqa: PLR0917 - what it fetches, from where and into what
             return
         room -= _take(spool, settings, f"{run_dir}/{name}", name, found, room, redactor)
 
-    context.client.fetch(run_dir, names, receive)
+    failed = context.client.fetch(run_dir, names, receive)
     for name in names:
-        if name not in came and name not in {_SECRET_FILE, "work.diff", "manifest.json"}:
+        if name in failed:
+            spool.leave_out(name, f"site:{run_dir}/{name}", f"it could not be read: {failed[name]}")
+        elif name not in came and name not in {_SECRET_FILE, "work.diff", "manifest.json"}:
             spool.leave_out(name, f"site:{run_dir}/{name}", "it is not there, or not a plain file of yours")
+    return failed
 
 
 def _take(  # noqa: PLR0917 - likewise

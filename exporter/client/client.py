@@ -242,9 +242,9 @@ class SiteClient:
         """Reads several files from their start, at most `max_bytes` of each; counted as one command."""
         return self._send("read", lambda: self._transport.read_many(paths, max_bytes, self.command_deadline))
 
-    def fetch(self, folder: str, names: Sequence[str], receive: Callable[[str, RemoteFound], None]) -> None:
+    def fetch(self, folder: str, names: Sequence[str], receive: Callable[[str, RemoteFound], None]) -> dict[str, str]:
         """Hands out files of a folder one after the other, all as one command; see `Transport.fetch`."""
-        self._send("fetch", lambda: self._transport.fetch(folder, names, receive, self.command_deadline))
+        return self._send("fetch", lambda: self._transport.fetch(folder, names, receive, self.command_deadline))
 
     def tail(self, path: str, max_bytes: int) -> RemoteTail:
         """Reads the end of a file, at most `max_bytes`.

@@ -168,15 +168,16 @@ class ReplayTransport:
 
     def fetch(
         self, folder: str, names: Sequence[str], receive: Callable[[str, RemoteFound], None], deadline: float
-    ) -> None:
-        """See `Transport.fetch`; an exchange of the verb `fetch` can fail."""
+    ) -> dict[str, str]:
+        """See `Transport.fetch`; an exchange of the verb `fetch` can fail, and what stands in `unreadable` does."""
         if self._rows["fetch"]:
             self._answer("fetch", deadline)
         for name in names:
             self.asked.append(("fetch", f"{folder}/{name}"))
             content = self.files.get(f"{folder}/{name}")
-            if content is not None:
+            if content is not None and f"{folder}/{name}" not in self.unreadable:
                 receive(name, RemoteFound(len(content), FILE_TIME, _reader(content)))
+        return {name: self.unreadable[f"{folder}/{name}"] for name in names if f"{folder}/{name}" in self.unreadable}
 
     def tail(self, path: str, max_bytes: int, deadline: float) -> RemoteTail:
         """See `Transport.tail`."""

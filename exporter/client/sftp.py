@@ -146,12 +146,17 @@ def fetch_files(
     names: Sequence[str],
     receive: Callable[[str, RemoteFound], None],
     alive: Callable[[], None],
-) -> None:
-    """Hands out the user's own plain files of a folder; `alive` is told whenever some of one has come."""
+) -> dict[str, str]:
+    """Hands out the user's own plain files of a folder; `alive` is told whenever some of one has come.
+
+    Returns:
+        Why those that may be there could not be read, by name.
+    """
+    failed: dict[str, str] = {}
     try:
         top, owner = sftp.normalize(folder), sftp.stat(folder).st_uid
     except (FileNotFoundError, PermissionError):
-        return
+        return failed
     for name in names:
         path = posixpath.join(folder, name)
         try:
@@ -161,12 +166,20 @@ def fetch_files(
             if not sftp.normalize(path).startswith(f"{top}/"):  # a link on the way leads out of the folder
                 continue
             remote = sftp.open(path, "r")
-        except OSError:  # one that its file system fails to give, such as with ESTALE, costs itself alone
+        except OSError as error:  # one that its file system fails to give, such as with ESTALE, costs itself alone
+            if not isinstance(error, FileNotFoundError | PermissionError):
+                failed[name] = reason(error)
             alive()
             continue
         with remote:
             receive(name, RemoteFound(facts.st_size or 0, facts.st_mtime, _reader(remote, facts.st_size or 0, alive)))
         alive()
+    return failed
+
+
+def reason(error: OSError) -> str:
+    """Returns in the site's words why a file could not be read."""
+    return error.strerror or str(error) or type(error).__name__
 
 
 def _reader(remote: paramiko.SFTPFile, size: int, alive: Callable[[], None]) -> Callable[[int, int], Iterator[bytes]]:

@@ -24,6 +24,7 @@ from exporter.client.sftp import (
     make_folders,
     read_file,
     read_present,
+    reason,
     with_file,
     write_files,
 )
@@ -168,7 +169,7 @@ class SshTransport(Shell):
                 except OSError as error:  # one that its file system fails to give, such as with ESTALE
                     if not self.connected():
                         raise
-                    failed[path] = error.strerror or str(error) or type(error).__name__
+                    failed[path] = reason(error)
                 watchdog.feed()
             return RemoteFiles(found, failed)
 
@@ -176,9 +177,9 @@ class SshTransport(Shell):
 
     def fetch(
         self, folder: str, names: Sequence[str], receive: Callable[[str, RemoteFound], None], deadline: float
-    ) -> None:
+    ) -> dict[str, str]:
         """See `Transport.fetch`."""
-        self._with_sftp(
+        return self._with_sftp(
             lambda sftp, watchdog: fetch_files(sftp, folder, names, receive, watchdog.feed),
             deadline,
             f"fetching {folder}",

@@ -197,7 +197,7 @@ class Transport(Protocol):
 
     def fetch(
         self, folder: str, names: Sequence[str], receive: Callable[[str, RemoteFound], None], deadline: float
-    ) -> None:
+    ) -> dict[str, str]:
         """Hands out files of a folder one after the other, in one session, without holding any in memory.
 
         Those that aren't there, aren't the user's own, aren't plain files or lie outside of the folder are left out.
@@ -207,6 +207,9 @@ class Transport(Protocol):
             names: paths within it.
             receive: is given each file by its name, and reads of it what it wants.
             deadline: no piece may take longer.
+
+        Returns:
+            Why those that may be there could not be read, by name.
         """
 
     def tail(self, path: str, max_bytes: int, deadline: float) -> RemoteTail:

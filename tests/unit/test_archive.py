@@ -8,6 +8,7 @@ import json
 import tarfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -261,6 +262,45 @@ def test_a_site_that_never_gives_the_files_costs_only_them(archiving: Config) ->
     draft = read_draft(spool_folder(archiving.state_dir, SITE, "7"))
     assert draft is not None
     assert "it could not be fetched" in draft["left_out"][0]["reason"]
+    assert draft["rows"]["ledger"][0]["units"] == 1
+
+
+def test_what_cannot_be_read_now_is_asked_for_again(archiving: Config) -> None:
+    with Store(archiving.store_path) as store:
+        make_jobs(store, 7, 1)
+        context, transport = context_with(archiving, store, files_of("7"))
+        transport.unreadable = {f"{run_dir('7')}/slurm-7.out": "Stale file handle"}
+
+        def collect_now() -> dict[str, Any] | None:
+            store.write(lambda connection: connection.execute("UPDATE archive_jobs SET after = 0"))
+            Collecting(archiving).run(context)
+            return read_draft(spool_folder(archiving.state_dir, SITE, "7"))
+
+        for _ in RETRY_SECONDS[1:]:
+            with pytest.raises(SiteError, match=r"slurm-7\.out could not be read: Stale file handle"):
+                collect_now()
+        draft = collect_now()
+    assert draft is not None
+    reasons = {one["name"]: one["reason"] for one in draft["left_out"]}
+    assert reasons["slurm-7.out"] == "it could not be read: Stale file handle"
+    assert "summary.json" in {one["name"] for one in draft["files"]}, "the others are kept"
+
+
+def test_without_the_token_of_its_ray_no_file_is_kept(archiving: Config) -> None:
+    """It could stand in any of them."""
+    with Store(archiving.store_path) as store:
+        make_jobs(store, 7, 1)
+        context, transport = context_with(archiving, store, files_of("7"))
+        transport.unreadable = {f"{run_dir('7')}/ray_auth_token": "Stale file handle"}
+        for _ in RETRY_SECONDS:
+            store.write(lambda connection: connection.execute("UPDATE archive_jobs SET after = 0"))
+            with pytest.raises(SiteError, match="ray_auth_token could not be read"):
+                Collecting(archiving).run(context)
+        store.write(lambda connection: connection.execute("UPDATE archive_jobs SET after = 0"))
+        Collecting(archiving).run(context)
+    draft = read_draft(spool_folder(archiving.state_dir, SITE, "7"))
+    assert draft is not None
+    assert not {one["name"] for one in draft["files"]} & {"slurm-7.out", "summary.json"}
     assert draft["rows"]["ledger"][0]["units"] == 1
 
 
