@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import select
 import sqlite3
 import threading
 import time
@@ -124,8 +125,8 @@ class Owner:
     def _dispatch(self) -> None:
         handed_over: set[int] = set()
         while True:
-            # Not `_stopping.wait`: with an old C library that waits by the clock that may be set.
-            time.sleep(_LOOK_SECONDS)
+            # By the kernel's own clock. `_stopping.wait` goes by the one that may be set, with an old C library.
+            select.select((), (), (), _LOOK_SECONDS)
             if self._stopping.is_set():
                 return
             try:
