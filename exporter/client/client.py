@@ -6,12 +6,12 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from functools import partial
 from typing import Protocol, TypeVar
 
 from exporter.client.backoff import Backoff
 from exporter.client.commands import known_fields
-from exporter.client.credentials import certificate_path
+from exporter.client.credentials import credential_state
 from exporter.client.login import Endpoint
 from exporter.client.ssh import SshTransport
 from exporter.client.transport import (
@@ -55,11 +55,11 @@ class Ledger(Protocol):
     def connected(self, outcome: str) -> None:
         """Counts an attempt to connect."""
 
-    def refused(self, seconds: float, credentials: str, reason: str) -> None:
-        """Remembers a refused login."""
+    def refused(self, seconds: float, credentials: str | None, reason: str) -> None:
+        """Remembers a login that was refused with these credentials; None where that isn't known."""
 
-    def refusal(self, credentials: str) -> tuple[float, str] | None:
-        """Returns for how many seconds a refused login must not be repeated, and why."""
+    def refusal(self, credentials: str | None) -> tuple[float, str] | None:
+        """Returns for how many seconds a login with these must not be repeated, and why; None for any credentials."""
 
 
 class _NotTriedError(ConnectError):
@@ -76,7 +76,7 @@ class SiteClient:
         backoff: when a site that could not be reached is tried again.
         connect_deadline: seconds for logging in.
         command_deadline: seconds for a command; kept as an attribute.
-        credentials: files whose change lifts the back-off after a refused login.
+        credentials: gives what lifts the wait after a refused login when it changes; None where that isn't known.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class SiteClient:
         backoff: Backoff | None = None,
         connect_deadline: float = 20,
         command_deadline: float = 60,
-        credentials: Sequence[Path] = (),
+        credentials: Callable[[], str | None] = lambda: "none",
     ) -> None:
         self.name = name
         self._transport = transport
@@ -290,11 +290,12 @@ class SiteClient:
         return result
 
     def _connect(self, *, anyway: bool) -> None:
-        credentials = self._credential_times()
         if self._backoff.remaining() and not anyway and not isinstance(self._backoff.last_error, AuthError):
             self._refuse(self._backoff.remaining(), str(self._backoff.last_error))
+        credentials: str | None = None
         try:
             if not self._transport.connected():
+                credentials = self._credentials()
                 # The store knows of refused logins of other processes too; not even a person repeats them.
                 refusal = self._ledger.refusal(credentials)
                 if refusal is not None:
@@ -306,18 +307,13 @@ class SiteClient:
         except ConnectError as error:
             self._backoff.failed(error)
             if isinstance(error, AuthError):
-                self._ledger.refused(self._backoff.remaining(), credentials, str(error))
+                self._ledger.refused(self._backoff.remaining(), credentials or self._credentials(), str(error))
             self._ledger.connected(_outcome(error))
             raise
         self._backoff.reset()
 
     def _refuse(self, seconds: float, reason: str) -> None:
         raise _NotTriedError(f"{self.name}: not tried again for {seconds:.0f} s, because: {reason}")
-
-    def _credential_times(self) -> str:
-        """Returns what changes when the person brings another key or certificate."""
-        times = (f"{path}={path.stat().st_mtime if path.exists() else 0.0}" for path in self._credentials)
-        return " ".join(times) or "agent"
 
 
 def ssh_client(site: Site, ledger: Ledger) -> SiteClient:
@@ -337,7 +333,7 @@ def ssh_client(site: Site, ledger: Ledger) -> SiteClient:
         backoff=Backoff(time.monotonic, scale=site.settings.practice_clock_factor),
         connect_deadline=ssh.connect_deadline,
         command_deadline=ssh.command_deadline,
-        credentials=(ssh.key, certificate_path(ssh.key)) if ssh.key else (),
+        credentials=partial(credential_state, ssh.key, agent=ssh.agent, seconds=ssh.connect_deadline / 2),
     )
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import socket
 import time
+from base64 import b64encode
 from collections.abc import Generator, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
 
 import paramiko
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import SSHCertificate, load_ssh_public_identity
-from paramiko.agent import AgentSSH, get_agent_connection
+from paramiko.agent import AgentSSH
 from paramiko.pkey import UnknownKeyType
 
 from exporter.errors import NoKeyError
@@ -26,14 +31,26 @@ class AgentError(paramiko.SSHException):
 
 
 class _Agent(AgentSSH):
-    """The SSH agent, asked with a deadline: `paramiko.Agent` waits for ever."""
+    """The SSH agent, asked with a deadline: `paramiko.Agent` waits for ever.
+
+    Attributes:
+        connected: whether there is one.
+    """
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
-        connection = get_agent_connection()
-        if not connection:
+        self.connected = False
+        path = os.environ.get("SSH_AUTH_SOCK")
+        if path is None:
             return
+        connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(seconds)
+        try:
+            connection.connect(path)
+        except OSError:  # as good as none: paramiko has it so, too
+            connection.close()
+            return
+        self.connected = True
         try:
             self._connect(connection)  # type: ignore[attr-defined]  # paramiko's types leave it out
         except BaseException:
@@ -78,13 +95,40 @@ def certificate_expiry(key: Path) -> float | None:
     return float(identity.valid_before)
 
 
+def credential_state(key: Path | None, *, agent: bool, seconds: float) -> str | None:
+    """Returns what changes when the person brings another key or certificate.
+
+    Args:
+        key: a key file; None for the agent's keys.
+        agent: whether the agent may be asked.
+        seconds: how long each answer of the agent may take at most.
+
+    Returns:
+        When the key file and the certificate beside it were written; without a key file, a digest of what the agent
+        holds. None where the agent can't be asked, so that nobody knows what it holds.
+    """
+    if key is not None:
+        files = (key, certificate_path(key))
+        return " ".join(f"{path}={path.stat().st_mtime if path.exists() else 0.0}" for path in files)
+    if not agent:
+        return "none"
+    try:
+        with closing(_ask_agent(min(seconds, _AGENT_SECONDS))) as asked:
+            if not asked.connected:
+                return None
+            held = sorted(one.blob for one in asked.get_keys())
+    except NoKeyError:
+        return None
+    return "agent " + hashlib.sha256(b"".join(hashlib.sha256(blob).digest() for blob in held)).hexdigest()
+
+
 def candidate_keys(
     key: Path | None, *, agent: bool, seconds: float
 ) -> Generator[tuple[str, paramiko.PKey], None, None]:
     """Gives the keys to try, each with a name for people; to be closed when one was accepted.
 
-    A key file that has a passphrase is looked for in the agent. An expired certificate isn't offered at all: failed
-    logins get an account blocked.
+    A key file that has a passphrase is looked for in the agent. An expired certificate isn't offered at all, neither
+    a file's nor the agent's: failed logins get an account blocked.
 
     Args:
         key: a key file; None for the agent's keys.
@@ -100,7 +144,7 @@ def candidate_keys(
         if key is None:
             if not held:
                 raise NoKeyError("no key: the SSH agent holds none; start one and run ssh-add, or name a key (ssh.key)")
-            for one in held[:_MAX_AGENT_KEYS]:
+            for one in _not_ended(held)[:_MAX_AGENT_KEYS]:
                 yield f"the agent's key {one.fingerprint}", one
             return
         yield _label(key), _load(key, held)
@@ -118,14 +162,40 @@ def _ask_agent(seconds: float) -> _Agent:
         raise silent_agent(error) from None
 
 
+def _not_ended(held: Sequence[paramiko.AgentKey]) -> list[paramiko.AgentKey]:
+    """Returns the agent's keys without the certificates that have ended."""
+    now = time.time()
+    expiries = [_held_expiry(one) for one in held]
+    left = [one for one, expiry in zip(held, expiries, strict=True) if expiry is None or expiry > now]
+    if not left:
+        ended = _moment(max(expiry for expiry in expiries if expiry is not None))
+        raise NoKeyError(
+            f"no key: the SSH agent holds only certificates that have ended, the last at {ended}; fetch a new one and "
+            "run ssh-add, or name a key (ssh.key)"
+        )
+    return left
+
+
+def _held_expiry(held: paramiko.AgentKey) -> float | None:
+    """Returns when a certificate in the agent ends, epoch seconds; None for a bare key, and where it can't be read."""
+    try:
+        identity = load_ssh_public_identity(held.name.encode() + b" " + b64encode(held.blob))
+    except (ValueError, UnsupportedAlgorithm):
+        return None
+    return float(identity.valid_before) if isinstance(identity, SSHCertificate) else None
+
+
+def _moment(epoch: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(epoch))
+
+
 def _label(key: Path) -> str:
     """Returns what a key is called, after a look at the certificate beside it."""
     expiry = certificate_expiry(key)
     if expiry is None:
         return str(key)
     if expiry <= time.time():
-        ended = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(expiry))
-        raise NoKeyError(f"{certificate_path(key)}: the certificate ended at {ended}; fetch a new one")
+        raise NoKeyError(f"{certificate_path(key)}: the certificate ended at {_moment(expiry)}; fetch a new one")
     return f"{key} with its certificate"
 
 

@@ -13,6 +13,9 @@ from exporter.errors import BudgetExhaustedError, StoreError
 from exporter.store import counters
 from exporter.store.db import Store
 
+_ANY = ""
+"""Stands in the store for credentials that could not be told: such a refusal counts whatever is there now."""
+
 
 class CommandLedger:
     """Counts the commands sent to one site, in the store: one budget, whoever acts.
@@ -114,22 +117,34 @@ class CommandLedger:
                 lambda connection: counters.add(connection, "ssh_connections_total", site=self._site, outcome=outcome)
             )
 
-    def refused(self, seconds: float, credentials: str, reason: str) -> None:
-        """Remembers that a login was refused, and for how long it isn't tried again with the same credentials."""
+    def refused(self, seconds: float, credentials: str | None, reason: str) -> None:
+        """Remembers that a login was refused, and for how long it isn't tried again with the same credentials.
+
+        Args:
+            seconds: for how long.
+            credentials: what it was tried with; None where that can't be told: it isn't tried again with any.
+            reason: what the site said.
+        """
         until = self._clock() + seconds
         self._store.write(
             lambda connection: connection.execute(
                 "INSERT OR REPLACE INTO refusals (site, until, credentials, reason) VALUES (?, ?, ?, ?)",
-                (self._site, until, credentials, reason),
+                (self._site, until, credentials or _ANY, reason),
             )
         )
 
-    def refusal(self, credentials: str) -> tuple[float, str] | None:
-        """Returns the seconds that a refused login must wait, and why; None where it may be tried."""
+    def refusal(self, credentials: str | None) -> tuple[float, str] | None:
+        """Returns the seconds that a refused login must wait, and why; None where it may be tried.
+
+        Args:
+            credentials: what it would be tried with; None where that can't be told: a wait counts then whatever it
+                was refused with.
+        """
         with self._store.snapshot() as connection:
             row = connection.execute(
-                "SELECT until, reason FROM refusals WHERE site = ? AND credentials = ? AND until > ?",
-                (self._site, credentials, self._clock()),
+                "SELECT until, reason FROM refusals WHERE site = ? AND (? IS NULL OR credentials IN (?, ?)) "
+                "AND until > ?",
+                (self._site, credentials, credentials, _ANY, self._clock()),
             ).fetchone()
         return None if row is None else (row["until"] - self._clock(), row["reason"])
 

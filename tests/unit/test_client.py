@@ -140,6 +140,15 @@ def test_a_refused_login_is_repeated_by_no_other_process_either(make_site: MakeS
     assert third.client.queue().exit_status == 0
 
 
+def test_a_refusal_counts_for_its_credentials_and_where_they_are_not_known(make_site: MakeSite) -> None:
+    ledger = make_site([])[0].ledger
+    ledger.refused(900, "these", "did not accept the key")
+    assert ledger.refusal("others") is None
+    assert ledger.refusal("these") == ledger.refusal(None) == (900, "did not accept the key")
+    ledger.refused(900, None, "did not accept the key")
+    assert ledger.refusal("others") == ledger.refusal(None) == (900, "did not accept the key")
+
+
 def test_a_refused_login_waits_long_and_ever_longer() -> None:
     clock = Clock(0.0)
     backoff = Backoff(clock, jitter=lambda: 1.0)

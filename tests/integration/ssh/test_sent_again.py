@@ -40,10 +40,10 @@ class Ledger:
     def connected(self, outcome: str) -> None:
         self.logins.append(outcome)
 
-    def refused(self, seconds: float, credentials: str, reason: str) -> None:
+    def refused(self, seconds: float, credentials: str | None, reason: str) -> None:
         self.logins.append(f"refused: {reason}")
 
-    def refusal(self, credentials: str) -> tuple[float, str] | None:
+    def refusal(self, credentials: str | None) -> tuple[float, str] | None:
         return None
 
 
