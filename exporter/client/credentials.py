@@ -201,6 +201,9 @@ def _label(key: Path) -> str:
 
 def _load(key: Path, held: Sequence[paramiko.AgentKey]) -> paramiko.PKey:
     try:
+        # As `serve` does at its start: what acts without it mustn't use such a key silently either.
+        if key.is_file() and (mode := key.stat().st_mode & 0o777) & 0o077:
+            raise NoKeyError(f"{key}: can be read by others (mode {mode:04o}); run: chmod 600 {key}")
         return paramiko.PKey.from_path(key)
     except FileNotFoundError:
         raise NoKeyError(f"{key}: no such key file") from None

@@ -189,6 +189,7 @@ def test_a_key_that_cannot_be_used_makes_no_session(
         ed448 = Ed448PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         public = sshd.key.with_name("id.pub").read_bytes()
         key.write_bytes({"garbage": b"hello", "empty": b"", "public half": public, "Ed448": ed448}[kind])
+        key.chmod(0o600)
     before = sshd.log.read_text().count("Accepted publickey")
     with ssh_agent(tmp_path, [sshd.key]) as agent:  # holds another key, which nobody named
         monkeypatch.setenv("SSH_AUTH_SOCK", str(agent))
@@ -199,6 +200,30 @@ def test_a_key_that_cannot_be_used_makes_no_session(
             with pytest.raises(ConnectError, match="not connected"):
                 transport.run("true", 5)
     assert sshd.log.read_text().count("Accepted publickey") == before
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o602])
+@pytest.mark.parametrize("passphrase", ["", "secret words"], ids=["bare", "locked"])
+def test_a_key_that_others_can_read_is_not_offered(
+    connect: Connect, sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, passphrase: str, mode: int
+) -> None:
+    key = tmp_path / "key"
+    key.write_bytes(sshd.key.read_bytes())
+    key.chmod(0o600)
+    key.with_name("key.pub").write_bytes(sshd.key.with_name("id.pub").read_bytes())
+    subprocess.run([program("ssh-keygen"), "-q", "-p", "-N", passphrase, "-f", key], check=True, capture_output=True)
+    with ssh_agent(tmp_path, [sshd.key]) as agent:
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(agent))
+        key.chmod(mode)
+        before = sshd.log.read_text().count("publickey")
+        with pytest.raises(
+            NoKeyError, match=rf"^{key}: can be read by others \(mode 0{mode:o}\); run: chmod 600 {key}$"
+        ):
+            connect(key, agent=True).connect(5)
+        assert sshd.log.read_text().count("publickey") == before
+        key.chmod(0o600)
+        key.with_name("key.pub").chmod(0o644)
+        assert connect(key, agent=True).connect(5) is True
 
 
 # --- host keys
