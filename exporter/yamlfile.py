@@ -86,8 +86,16 @@ Size = Annotated[int, BeforeValidator(_size)]
 """A field that holds bytes and is written as `parse_size` reads it."""
 
 
-UserPath = Annotated[Path, AfterValidator(lambda path: path.expanduser())]
-"""A path, in which `~` is the home of who runs rayslurm."""
+def _user_path(path: Path, info: ValidationInfo) -> Path:
+    try:
+        path = path.expanduser()
+    except RuntimeError:
+        raise ValueError(f"{path.parts[0]} is no home that this machine knows; write the whole path") from None
+    return info.context / path if isinstance(info.context, Path) else path
+
+
+UserPath = Annotated[Path, AfterValidator(_user_path)]
+"""A path, in which `~` is the home of who runs rayslurm; in a file it is relative to that file's folder."""
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 OneLine = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]
@@ -111,16 +119,17 @@ def load_model(path: Path, model: type[ModelT]) -> ModelT:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    return load_model_text(text, model, name=str(path))
+    return load_model_text(text, model, name=str(path), folder=path.absolute().parent)
 
 
-def load_model_text(text: str, model: type[ModelT], *, name: str) -> ModelT:
+def load_model_text(text: str, model: type[ModelT], *, name: str, folder: Path | None = None) -> ModelT:
     """Reads YAML text into a model; see `load_model`.
 
     Args:
         text: the YAML.
         model: what its top level is.
         name: what errors call the text.
+        folder: what paths of the user's are relative to; None leaves them as they are.
     """
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -136,7 +145,7 @@ def load_model_text(text: str, model: type[ModelT], *, name: str) -> ModelT:
     if not isinstance(data, dict):
         raise ConfigError(f"{name}:1: the top level must be keys with values, such as `site: lumi`")
     try:
-        return model.model_validate(data)
+        return model.model_validate(data, context=folder)
     except ValidationError as error:
         faults = [_fault(detail, root, model, name) for detail in error.errors()]
         raise ConfigError("\n".join(faults)) from None

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from exporter.config import Config, find_config, load_config
+from exporter.errors import StoreError
 from exporter.store.db import Store
 
 ConfigOption = Annotated[
@@ -40,9 +41,13 @@ def open_store(config: Config) -> Iterator[Store]:
 @contextmanager
 def peek_store(config: Config) -> Iterator[Store | None]:
     """Opens the configuration's store for a command that changes nothing; None where there is none yet."""
-    if not config.store_path.exists():
+    try:
+        config.store_path.stat()
+    except FileNotFoundError:
         yield None
         return
+    except OSError as error:
+        raise StoreError(f"{config.store_path}: {error.strerror}; is the folder yours?") from None
     with Store(config.store_path) as store:
         yield store
 

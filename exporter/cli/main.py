@@ -108,3 +108,6 @@ def run() -> None:
     except RayslurmError as error:
         typer.echo(f"rayslurm: {error}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:  # this machine's: a disk that is full, a terminal that is gone
+        typer.echo(f"rayslurm: {error}", err=True)
+        sys.exit(1)

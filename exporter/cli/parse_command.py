@@ -64,9 +64,9 @@ def _opened(file: Path | None) -> Iterator[TextIO]:
                 raw.seek(0)
             else:
                 raw = stack.enter_context(file.open("rb"))
-            yield io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", newline="\n")
         except OSError as error:
             raise InputError(f"{file or 'standard input'}: {error.strerror}") from None
+        yield io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def _print_json(pieces: Iterable[Parsed[Any]]) -> None:

@@ -58,7 +58,8 @@ def _serve(config: Config, store: Store) -> None:
     owner = Owner(config, store)
     listener = _listen(config)
     archiver = _archiver(config, store)
-    app = make_app(Renderer(store, config), Pages(store, config), Discovery(store, config), owner.ready)
+    told = Renderer(store, config), Pages(store, config), Discovery(store, config)
+    app = make_app(*told, owner.ready, local_only=not config.allow_remote)
     server = uvicorn.Server(
         uvicorn.Config(app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=2)
     )

@@ -22,6 +22,9 @@ from exporter.errors import NoKeyError
 _MAX_AGENT_KEYS = 5
 """More failed keys than sshd allows in a session end it, and repeated failures block an address."""
 
+_NEVER = 253402300800
+"""The end of the year 9999; a certificate that doesn't end before never does."""
+
 _AGENT_SECONDS = 10.0
 """How long the agent may take to answer; one that asks a person for each use cannot serve an exporter."""
 
@@ -78,7 +81,7 @@ def certificate_expiry(key: Path) -> float | None:
     """Returns when the certificate beside a key ends.
 
     Returns:
-        Epoch seconds; None where there is no certificate.
+        Epoch seconds; None where there is no certificate, or it never ends.
 
     Raises:
         NoKeyError: there is a file, but it isn't a certificate.
@@ -92,7 +95,8 @@ def certificate_expiry(key: Path) -> float | None:
         raise NoKeyError(f"{path}: is no SSH certificate: {error}") from None
     if not isinstance(identity, SSHCertificate):
         raise NoKeyError(f"{path}: is a public key, not an SSH certificate")
-    return float(identity.valid_before)
+    # 2^64-1 stands for "never" (PROTOCOL.certkeys of OpenSSH); what ends after the year 9999 is no different.
+    return float(identity.valid_before) if identity.valid_before < _NEVER else None
 
 
 def credential_state(key: Path | None, *, agent: bool, seconds: float) -> str | None:

@@ -44,7 +44,7 @@ def check_key(site: Site) -> Iterator[Finding]:
         yield wrong("key", text, cure or new, site=name)
         return
     wanted = site.profile.certificate
-    if wanted is not None and ssh.key is not None and expiry is None:
+    if wanted is not None and ssh.key is not None and not certificate_path(ssh.key).exists():
         yield wrong(
             "key",
             f"{certificate_path(ssh.key)} is missing, and {name} wants a certificate beside the key",

@@ -11,6 +11,7 @@ from pathlib import Path
 from exporter.config import Config
 from exporter.doctor.finding import Finding, look, well, wrong
 from exporter.doctor.http import said_over_http
+from exporter.errors import StoreError
 from exporter.owner.lock import is_held, read_holder
 from exporter.store.checkup import check as look_through
 
@@ -71,8 +72,9 @@ def check_owner(config: Config) -> Iterator[Finding]:
     answer = said_over_http(*config.listen_address, "/-/healthy") if config.listen_address[1] else None
     try:
         held = is_held(config.state_dir)
-    except OSError as error:
-        yield wrong("serve", f"the owner's lock can't be read: {error.strerror}", f"is {config.state_dir} yours?")
+    except StoreError as error:
+        text, _, cure = str(error).partition("; ")
+        yield wrong("serve", f"the owner's lock can't be read: {text}", cure)
         return
     if not held:
         if answer is not None:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
-from exporter.errors import OwnerError
+from exporter.errors import OwnerError, StoreError
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +43,16 @@ class OwnerLock:
 
     Raises:
         OwnerError: somebody else holds it; `holder` of the error's message says who.
+        StoreError: it can't be opened.
     """
 
     def __init__(self, state_dir: Path, role: str) -> None:
-        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._fd = os.open(state_dir / "owner.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        path = state_dir / "owner.lock"
+        try:
+            state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise _cannot_open(path, error) from None
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -80,11 +85,18 @@ def read_holder(state_dir: Path) -> Holder | None:
 
 
 def is_held(state_dir: Path) -> bool:
-    """Tells whether somebody holds the lock now; for that moment it is held in common with others who ask."""
+    """Tells whether somebody holds the lock now; for that moment it is held in common with others who ask.
+
+    Raises:
+        StoreError: the lock can't be opened.
+    """
+    path = state_dir / "owner.lock"
     try:
-        descriptor = os.open(state_dir / "owner.lock", os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
+    except OSError as error:
+        raise _cannot_open(path, error) from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -92,3 +104,7 @@ def is_held(state_dir: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def _cannot_open(path: Path, error: OSError) -> StoreError:
+    return StoreError(f"{path}: {error.strerror}; is the folder yours, and is there room?")

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from prometheus_client.exposition import gzip_accepted
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -16,6 +17,7 @@ from starlette.routing import Route
 from exporter.errors import StoreError
 from exporter.metrics.render import Renderer
 from exporter.web.discovery import Discovery
+from exporter.web.host import OwnNameOnly
 from exporter.web.pages import Pages
 
 _GZIP_LEVEL = 5
@@ -69,7 +71,9 @@ _PAGE_HEADERS = {
 }
 
 
-def make_app(renderer: Renderer, pages: Pages, discovery: Discovery, ready: Callable[[], bool]) -> Starlette:
+def make_app(
+    renderer: Renderer, pages: Pages, discovery: Discovery, ready: Callable[[], bool], *, local_only: bool = True
+) -> Starlette:
     """Returns the application.
 
     Args:
@@ -77,6 +81,7 @@ def make_app(renderer: Renderer, pages: Pages, discovery: Discovery, ready: Call
         pages: makes the pages for people.
         discovery: tells Prometheus what to scrape besides.
         ready: tells whether the owner's workers live.
+        local_only: whether only this machine is served; see `OwnNameOnly`.
     """
 
     async def healthy(_: Request) -> Response:
@@ -101,7 +106,8 @@ def make_app(renderer: Renderer, pages: Pages, discovery: Discovery, ready: Call
             Route("/sd/ray", ray_targets),
             Route("/-/healthy", healthy),
             Route("/-/ready", is_ready),
-        ]
+        ],
+        middleware=[Middleware(OwnNameOnly)] if local_only else [],
     )
 
 

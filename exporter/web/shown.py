@@ -29,6 +29,8 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 _STEP = 1024
 _LEAST = 0.01
 _LEAST_RATIO = 0.001
+_LAST = 253402300800
+"""The end of the year 9999: Python knows no later one."""
 
 
 def length(seconds: float | None) -> str:
@@ -49,7 +51,7 @@ def length(seconds: float | None) -> str:
 
 def moment(epoch: float | None, now: float) -> str:
     """Returns a time as its distance from now, with the time itself for those who want it."""
-    if epoch is None:
+    if epoch is None or not 0 <= epoch < _LAST:
         return UNKNOWN
     exact = datetime.fromtimestamp(epoch, UTC)
     words = f"{length(now - epoch)} ago" if epoch <= now else f"in {length(epoch - now)}"
@@ -60,7 +62,7 @@ def moment(epoch: float | None, now: float) -> str:
 
 def exactly(epoch: float | None, now: float) -> str:
     """Returns a time as its distance from now and as itself."""
-    if epoch is None:
+    if epoch is None or not 0 <= epoch < _LAST:
         return UNKNOWN
     return Markup("{} <small>({:%Y-%m-%d %H:%M:%S} UTC)</small>").format(
         moment(epoch, now), datetime.fromtimestamp(epoch, UTC)

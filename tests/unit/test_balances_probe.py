@@ -204,6 +204,15 @@ def test_an_area_that_is_gone_is_not_shown_any_more(store: Store, make_site: Mak
         assert {sample.labels["area"] for _, sample in samples.read(connection)} == {"/users/maija"}
 
 
+def test_a_certificate_that_never_ends_has_no_time_of_it(store: Store, make_site: MakeSite, tmp_path: Path) -> None:
+    """What `ssh-keygen -s` makes where nobody says otherwise."""
+    key = make_certificate(tmp_path, "always", "forever")
+    context, _ = make_site([], ssh={"host": "login.example.org", "user": "maija", "key": str(key)})
+    CertificateProbe().run(context)
+    with store.snapshot() as connection:
+        assert samples.read(connection) == []
+
+
 def test_when_the_certificate_ends(store: Store, make_site: MakeSite, tmp_path: Path) -> None:
     key = make_certificate(tmp_path, "20261124000000Z", "20261125000000Z")
     ssh = {"host": "login.example.org", "user": "maija", "key": str(key)}

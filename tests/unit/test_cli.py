@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.config import Config
+from exporter.config import Config, load_config
 from exporter.launch.spec import load_spec
 from exporter.owner.lock import OwnerLock
 from exporter.store import following, jobs, requests, submissions, tunnels
@@ -47,6 +47,26 @@ def test_parse_needs_no_configuration_and_prints_json() -> None:
     ]  # fmt: skip
     assert parsed["records"][0]["steps"][0]["job_id"] == "77.batch"
     assert parsed["warnings"] == []
+
+
+def test_a_disk_that_is_full_is_no_fault_of_the_text() -> None:
+    with Path("/dev/full").open("w", encoding="ascii") as full:
+        done = subprocess.run(
+            [*RAYSLURM, "parse", "sacct"], input=sacct(*finished("77")), stdout=full, stderr=subprocess.PIPE, text=True,
+            timeout=60, check=False, cwd=Path(__file__).parents[2],
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "rayslurm: [Errno 28] No space left on device\n")
+
+
+def test_a_state_folder_that_is_none_is_told_by_every_command(config_path: Path, tmp_path: Path) -> None:
+    folder = load_config(config_path).state_dir
+    assert not folder.exists()
+    folder.write_text("a file")
+    for command in ("costs", "status", "connect 77", "store check"):
+        done = run(*command.split(), config=config_path)
+        assert done.returncode == 1, command
+        assert str(folder) in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_parse_reads_a_file_too_and_local_times_in_the_zone_named(tmp_path: Path) -> None:

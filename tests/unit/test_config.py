@@ -100,6 +100,25 @@ def test_a_host_that_is_meant_to_be_reached_must_be_said_in_words(tmp_path: Path
     assert load_config(path).listen_address == ("10.0.0.5", 9810)
 
 
+def test_paths_are_relative_to_the_file_wherever_rayslurm_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Elsewhere there would be another store, with no jobs, no budget spent and no owner."""
+    path = tmp_path / "etc/rayslurm.yaml"
+    path.parent.mkdir()
+    path.write_text("state_dir: state\n" + GOOD.replace("user: maija", "user: maija\n      key: keys/id"))
+    for folder in (tmp_path, path.parent):
+        monkeypatch.chdir(folder)
+        config = load_config(Path(os.path.relpath(path)))
+        assert config.state_dir == tmp_path / "etc/state"
+        assert config.site("lumi").settings.ssh.key == tmp_path / "etc/keys/id"
+
+
+def test_a_home_that_is_none_is_told_with_its_key(tmp_path: Path) -> None:
+    fault = fault_of(tmp_path, f"state_dir: ~nouser-here/state\n{GOOD}")
+    assert "FILE:1: state_dir: ~nouser-here is no home that this machine knows" in fault
+
+
 def test_files_that_others_can_read_are_named(config_path: Path) -> None:
     config = load_config(config_path)
     assert check_files(config) == []

@@ -25,7 +25,7 @@ SITE = "puhti2"
 def answer(store: Store, config: Config, path: str = "/sd/ray") -> httpx.Response:
     async def ask() -> httpx.Response:
         app = make_app(Renderer(store, config), Pages(store, config), Discovery(store, config), lambda: True)
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://rayslurm") as client:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
             return await client.get(path)
 
     return asyncio.run(ask())

@@ -202,13 +202,19 @@ def test_a_key_and_its_certificate(rewrite: Callable[..., Config], tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("seconds", "level", "words"),
-    [(86400, "well", "which ends at"), (3600, "look", "fetch a new one"), (-3600, "wrong", "the certificate ended at")],
+    [
+        (None, "well", "can be offered"),
+        (86400, "well", "which ends at"),
+        (3600, "look", "fetch a new one"),
+        (-3600, "wrong", "the certificate ended at"),
+    ],
 )
 def test_when_a_certificate_ends(
-    seconds: int, level: str, words: str, rewrite: Callable[..., Config], tmp_path: Path
+    seconds: int | None, level: str, words: str, rewrite: Callable[..., Config], tmp_path: Path
 ) -> None:
     begins, ends = (
-        time.strftime("%Y%m%d%H%M%SZ", time.gmtime(time.time() + offset)) for offset in (-7 * 86400, seconds)
+        "forever" if offset is None else time.strftime("%Y%m%d%H%M%SZ", time.gmtime(time.time() + offset))
+        for offset in (-7 * 86400, seconds)
     )
     key = make_certificate(tmp_path, begins, ends)
     config = rewrite(sites__puhti2__ssh__key=key, sites__puhti2__ssh__agent=False, sites__puhti2__certificate=True)

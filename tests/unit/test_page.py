@@ -306,7 +306,7 @@ def test_it_asks_no_site_and_is_made_beside_the_event_loop(
     )
 
     async def look() -> httpx.Response:
-        async with httpx.AsyncClient(transport=transport, base_url="http://rayslurm") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await client.get("/")
 
     answer = asyncio.run(look())

@@ -24,7 +24,7 @@ from exporter.store.tunnels import Health
 from exporter.web.app import make_app
 from exporter.web.discovery import Discovery
 from exporter.web.pages import Pages
-from exporter.web.shown import amount, length, percent, size
+from exporter.web.shown import UNKNOWN, amount, exactly, length, moment, percent, size
 from tests.unit.conftest import Clock, MakeSite
 from tests.unit.filled import SITE, as_puhti, fill
 
@@ -74,7 +74,7 @@ def answers(pages: Pages, store: Store, config: Config, *paths: str) -> list[htt
         transport = httpx.ASGITransport(
             make_app(Renderer(store, config), pages, Discovery(store, config), lambda: True)
         )
-        async with httpx.AsyncClient(transport=transport, base_url="http://rayslurm") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return [await client.get(path) for path in paths]
 
     return asyncio.run(ask())
@@ -272,3 +272,8 @@ def test_a_job_of_a_site_that_is_not_configured_any_more_keeps_its_page(
 
     assert page is not None
     assert "could have asked for less of" not in page
+
+
+@pytest.mark.parametrize("epoch", [None, -1.0, 1.8446744073709552e19, float("inf"), float("nan")])
+def test_a_time_that_is_none_costs_no_page(epoch: float | None) -> None:
+    assert moment(epoch, 1795000000) == exactly(epoch, 1795000000) == UNKNOWN

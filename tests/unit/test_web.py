@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Mapping
 
 import httpx
+import pytest
 
 from exporter.config import Config
 from exporter.metrics.render import Renderer
@@ -29,7 +30,7 @@ def ask(
     async def all_at_once() -> list[httpx.Response]:
         pages = Pages(renderer._store, renderer._config)
         transport = httpx.ASGITransport(make_app(renderer, pages, Discovery(renderer._store, renderer._config), ready))
-        async with httpx.AsyncClient(transport=transport, base_url="http://rayslurm") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await asyncio.gather(*(client.get(path, headers=headers) for path in paths))
 
     return asyncio.run(all_at_once())
@@ -44,6 +45,28 @@ def test_text_and_openmetrics(store: Store, config: Config, clock: Clock) -> Non
     (openmetrics,) = ask(renderer, "/metrics", headers=accept)
     assert openmetrics.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
     assert openmetrics.text.endswith("# EOF\n")
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:9810", 200),
+        ("localhost", 200),
+        ("LOCALHOST:19810", 200),
+        ("[::1]:9810", 200),
+        ("10.0.0.5", 200),
+        ("evil.example:9810", 421),
+        ("127.0.0.1.evil.example", 421),
+        ("localhost.evil.example", 421),
+    ],
+)
+def test_a_page_whose_name_was_rebound_reads_nothing(
+    store: Store, config: Config, clock: Clock, host: str, status: int
+) -> None:
+    renderer = Renderer(store, config, clock=clock)
+    answers = ask(renderer, "/", "/metrics", "/sd/ray", "/jobs/x/1", headers={"host": host})
+    assert {answer.status_code == 421 for answer in answers} == {status == 421}
+    assert ("rayslurm_" in answers[1].text) == (status == 200)
 
 
 def test_compressed_only_for_those_who_take_it(store: Store, config: Config, clock: Clock) -> None:
