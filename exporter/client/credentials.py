@@ -17,13 +17,11 @@ from cryptography.hazmat.primitives.serialization import SSHCertificate, load_ss
 from paramiko.agent import AgentSSH
 from paramiko.pkey import UnknownKeyType
 
+from exporter.dates import LAST, minute
 from exporter.errors import NoKeyError
 
 _MAX_AGENT_KEYS = 5
 """More failed keys than sshd allows in a session end it, and repeated failures block an address."""
-
-_NEVER = 253402300800
-"""The end of the year 9999; a certificate that doesn't end before never does."""
 
 _AGENT_SECONDS = 10.0
 """How long the agent may take to answer; one that asks a person for each use cannot serve an exporter."""
@@ -96,7 +94,7 @@ def certificate_expiry(key: Path) -> float | None:
     if not isinstance(identity, SSHCertificate):
         raise NoKeyError(f"{path}: is a public key, not an SSH certificate")
     # 2^64-1 stands for "never" (PROTOCOL.certkeys of OpenSSH); what ends after the year 9999 is no different.
-    return float(identity.valid_before) if identity.valid_before < _NEVER else None
+    return float(identity.valid_before) if identity.valid_before < LAST else None
 
 
 def credential_state(key: Path | None, *, agent: bool, seconds: float) -> str | None:
@@ -172,7 +170,7 @@ def _not_ended(held: Sequence[paramiko.AgentKey]) -> list[paramiko.AgentKey]:
     expiries = [_held_expiry(one) for one in held]
     left = [one for one, expiry in zip(held, expiries, strict=True) if expiry is None or expiry > now]
     if not left:
-        ended = _moment(max(expiry for expiry in expiries if expiry is not None))
+        ended = minute(max(expiry for expiry in expiries if expiry is not None))
         raise NoKeyError(
             f"no key: the SSH agent holds only certificates that have ended, the last at {ended}; fetch a new one and "
             "run ssh-add, or name a key (ssh.key)"
@@ -189,17 +187,13 @@ def _held_expiry(held: paramiko.AgentKey) -> float | None:
     return float(identity.valid_before) if isinstance(identity, SSHCertificate) else None
 
 
-def _moment(epoch: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(epoch))
-
-
 def _label(key: Path) -> str:
     """Returns what a key is called, after a look at the certificate beside it."""
     expiry = certificate_expiry(key)
     if expiry is None:
         return str(key)
     if expiry <= time.time():
-        raise NoKeyError(f"{certificate_path(key)}: the certificate ended at {_moment(expiry)}; fetch a new one")
+        raise NoKeyError(f"{certificate_path(key)}: the certificate ended at {minute(expiry)}; fetch a new one")
     return f"{key} with its certificate"
 
 

@@ -167,7 +167,7 @@ def fetch_files(
                 continue
             remote = sftp.open(path, "r")
         except OSError as error:  # one that its file system fails to give, such as with ESTALE, costs itself alone
-            if not isinstance(error, FileNotFoundError | PermissionError):
+            if not isinstance(error, FileNotFoundError):
                 failed[name] = reason(error)
             alive()
             continue

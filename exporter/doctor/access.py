@@ -11,6 +11,7 @@ from pathlib import Path
 from exporter.client.credentials import candidate_keys, certificate_expiry, certificate_path
 from exporter.client.hostkeys import PinnedKeys, known_name, pinned_keys
 from exporter.config import Site
+from exporter.dates import minute
 from exporter.doctor.finding import Finding, look, well, wrong
 from exporter.errors import HostKeyError, NoKeyError
 
@@ -53,9 +54,9 @@ def check_key(site: Site) -> Iterator[Finding]:
         )
     elif expiry is not None and ssh.key is not None and expiry - time.time() < _SOON_SECONDS:
         cure = f"fetch a new one from {wanted.signed_by}" if wanted else "fetch a new one"
-        yield look("key", f"{certificate_path(ssh.key)} ends at {_moment(expiry)}", cure, site=name)
+        yield look("key", f"{certificate_path(ssh.key)} ends at {minute(expiry)}", cure, site=name)
     else:
-        until = "" if expiry is None else f", which ends at {_moment(expiry)}"
+        until = "" if expiry is None else f", which ends at {minute(expiry)}"
         yield well("key", f"{label} can be offered{until}", site=name)
 
 
@@ -114,7 +115,3 @@ def _unlike_published(site: Site, pinned: PinnedKeys) -> str:
         if known is not None and key.fingerprint != known:
             return f"{key.get_name()} {key.fingerprint}"
     return ""
-
-
-def _moment(epoch: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(epoch))

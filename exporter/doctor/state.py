@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from exporter.config import Config
+from exporter.dates import minute
 from exporter.doctor.finding import Finding, look, well, wrong
 from exporter.doctor.http import said_over_http
 from exporter.errors import StoreError
@@ -99,7 +99,7 @@ def check_owner(config: Config) -> Iterator[Finding]:
             "look into its log; was `listen` changed since it started? Then start it again",
         )
     else:
-        since = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(who.since))
+        since = minute(who.since)
         yield well("serve", f"it runs (process {who.pid}, since {since}) and answers on {config.listen}")
 
 

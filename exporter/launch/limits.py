@@ -8,13 +8,13 @@ partition.
 from __future__ import annotations
 
 import difflib
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from exporter.config import Site
+from exporter.dates import minute
 from exporter.errors import RefusedError
 from exporter.launch.environment import check_environment
 from exporter.launch.render import partition_of
@@ -336,8 +336,8 @@ def _certificate(spec: Spec, site: Site, known: Known) -> Iterator[str]:
     signer = site.profile.certificate
     where = f" from {signer.signed_by}" if signer else ""
     yield (
-        f"{site.name}: the certificate beside {site.settings.ssh.key} ends {_moment(end)}, and the job not before "
-        f"{_moment(job_end)} unless it ends early: fetch a new one{where} in time, or rayslurm can neither follow nor "
+        f"{site.name}: the certificate beside {site.settings.ssh.key} ends {minute(end)}, and the job not before "
+        f"{minute(job_end)} unless it ends early: fetch a new one{where} in time, or rayslurm can neither follow nor "
         "cancel it"
     )
 
@@ -366,10 +366,6 @@ def _length(seconds: float) -> str:
 def _amount(size: int) -> str:
     """Returns an amount of memory as specs have it: `16G`, or `8000M` where it is no whole number of GiB."""
     return f"{size // _GIB}G" if size % _GIB == 0 else f"{size // 1024**2}M"
-
-
-def _moment(epoch: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(epoch))
 
 
 def _ago(known: Known) -> str:

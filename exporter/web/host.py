@@ -18,7 +18,7 @@ class OwnNameOnly:
     """Answers only what is asked of an address or of `localhost`.
 
     A browser can be made to take a foreign name for this machine (DNS rebinding); the page of that name could read all
-    that is told here. Such a request carries the name.
+    that is told here. Such a request carries the name. Starlette's own TrustedHostMiddleware takes no IPv6 address.
 
     Args:
         app: what answers.

@@ -6,6 +6,8 @@ from datetime import UTC, datetime, tzinfo
 
 from markupsafe import Markup
 
+from exporter.dates import LAST
+
 UNKNOWN = Markup(
     '<span class="dash" title="unknown"><span aria-hidden="true">&ndash;</span><span class="away">unknown</span></span>'
 )
@@ -29,8 +31,6 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 _STEP = 1024
 _LEAST = 0.01
 _LEAST_RATIO = 0.001
-_LAST = 253402300800
-"""The end of the year 9999: Python knows no later one."""
 
 
 def length(seconds: float | None) -> str:
@@ -51,7 +51,7 @@ def length(seconds: float | None) -> str:
 
 def moment(epoch: float | None, now: float) -> str:
     """Returns a time as its distance from now, with the time itself for those who want it."""
-    if epoch is None or not 0 <= epoch < _LAST:
+    if epoch is None or not 0 <= epoch < LAST:
         return UNKNOWN
     exact = datetime.fromtimestamp(epoch, UTC)
     words = f"{length(now - epoch)} ago" if epoch <= now else f"in {length(epoch - now)}"
@@ -62,11 +62,10 @@ def moment(epoch: float | None, now: float) -> str:
 
 def exactly(epoch: float | None, now: float) -> str:
     """Returns a time as its distance from now and as itself."""
-    if epoch is None or not 0 <= epoch < _LAST:
+    distance = moment(epoch, now)
+    if epoch is None or distance is UNKNOWN:
         return UNKNOWN
-    return Markup("{} <small>({:%Y-%m-%d %H:%M:%S} UTC)</small>").format(
-        moment(epoch, now), datetime.fromtimestamp(epoch, UTC)
-    )
+    return Markup("{} <small>({:%Y-%m-%d %H:%M:%S} UTC)</small>").format(distance, datetime.fromtimestamp(epoch, UTC))
 
 
 def at(epoch: float) -> str:

@@ -156,7 +156,8 @@ def test_files_that_are_fetched_are_the_users_own_and_lie_in_the_folder(connect:
     names = ["missing", too_long, "large", "link", "way/secret", "pipe", "out", "../outside/secret", "out/small"]
     assert transport.fetch(str(folder), names, receive, 5) == {too_long: "Bad message"}
     assert came == {"large": large[:3] + b"|" + large[3:], "out/small": b"sma|ll"}
-    transport.fetch(str(tmp_path / "gone"), names, receive, 5)
+    assert transport.fetch(str(tmp_path / "gone"), names, receive, 5) == {}
+    assert transport.fetch("/proc/sys/net/ipv4/route", ["flush"], receive, 5) == {"flush": "Permission denied"}
     assert len(came) == 2
 
 
